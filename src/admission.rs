@@ -1,0 +1,73 @@
+//! The last gate: what depends on state.
+//!
+//! A [`Verified`] delivery becomes [`Admitted`] once the state it depends on has been asked. This is the only room
+//! that asks; what answers is behind [`State`], which may be memory, a file or a server. State is asked only after
+//! the proof, so strangers can neither fill it nor read it.
+
+use crate::{
+    clock::Now,
+    decision::{Answer, AnswerReason, Denial, Fault, Rejection},
+    scheme::{
+        Evidence, Verified,
+        ip_lease::{Grant, Tenant},
+    },
+    secret::Label,
+};
+use std::{future::Future, sync::Arc};
+
+/// Proof that a verified delivery may pass. Only this room makes one.
+#[derive(Debug)]
+pub struct Admitted(Verified);
+
+impl Admitted {
+    /// What kind of proof it was.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        self.0.evidence()
+    }
+
+    /// Which secret or key matched, where one did.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Arc<Label>> {
+        self.0.secret()
+    }
+}
+
+/// Whether an address holds a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It does.
+    Held,
+    /// It did; the store has now forgotten it.
+    Over,
+    /// It does not.
+    None,
+}
+
+/// What remembers.
+pub trait State: Send + Sync {
+    /// Whether `tenant` holds a lease. A lease that is over is said to be so once, and then forgotten.
+    fn standing(&self, tenant: &Tenant, now: Now) -> impl Future<Output = Result<Standing, Fault>> + Send;
+
+    /// Writes a lease, durably where the store is durable, before it returns.
+    fn grant(&self, grant: &Grant, now: Now) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// Admits a verified delivery if every lease it depends on is held.
+pub async fn admit(verified: Verified, state: &impl State, now: Now) -> Result<Admitted, Denial> {
+    for tenant in verified.tenants() {
+        match state.standing(tenant, now).await? {
+            Standing::Held => {}
+            Standing::Over => return Err(Rejection::LeaseExpired.into()),
+            Standing::None => return Err(Rejection::LeaseMissing.into()),
+        }
+    }
+    Ok(Admitted(verified))
+}
+
+/// Writes a lease and answers the client; in this order, so that nobody is told of a lease that a crash could
+/// still lose.
+pub async fn enrol(grant: Grant, state: &impl State, now: Now) -> Result<Answer, Denial> {
+    state.grant(&grant, now).await?;
+    Ok(Answer { reason: AnswerReason::LeaseGranted, reply: grant.granted })
+}

@@ -1,0 +1,137 @@
+//! One check, every step, once, in order.
+//!
+//! The first half, [`examine`], is computation: which endpoint, whole body, challenge, proof. It touches nothing
+//! but its arguments, so a large body may be examined on another thread. The second half, [`settle`], asks state.
+//! [`Verified`] passes from one to the other by value: no step can be skipped, repeated or put in another order.
+//!
+//! The order is argued: form before content, because a part of a body must not be mistaken for a forgery;
+//! challenges before proof, because most are not signed, and those that are demand the proof themselves; proof
+//! before state, because strangers must not fill or probe it.
+
+use crate::{
+    admission::{State, admit, enrol},
+    challenge::{Challenge, Posed},
+    clock::Now,
+    decision::{Allowed, Answer, Decision, Denial, Rejection},
+    delivery::{Body, Delivery, Found},
+    endpoint::{Endpoint, Endpoints, Mode},
+    scheme::{Verified, ip_lease::Grant},
+};
+use std::sync::Arc;
+
+/// A decision, and the endpoint that made it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// None where no endpoint receives the request.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The decision.
+    pub decision: Decision,
+}
+
+/// What computation alone found out.
+#[derive(Debug)]
+pub struct Examined {
+    endpoint: Option<Arc<Endpoint>>,
+    finding: Result<Finding, Denial>,
+}
+
+#[derive(Debug)]
+enum Finding {
+    Answer(Answer),
+    Enrol(Grant),
+    Deliver(Verified),
+}
+
+/// Why a rejected delivery passes all the same: its endpoint observes. Only this room makes one.
+#[derive(Debug)]
+pub struct Observed(Rejection);
+
+impl Observed {
+    /// What it would have been rejected for.
+    #[must_use]
+    pub const fn rejection(&self) -> Rejection {
+        self.0
+    }
+}
+
+/// Decides about one delivery.
+pub async fn check(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints, state: &impl State) -> Outcome {
+    settle(examine(delivery, now, endpoints), state, now).await
+}
+
+/// Everything that needs no state.
+#[must_use]
+pub fn examine(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Examined {
+    let endpoint = endpoints.find(delivery).cloned();
+    let finding = match &endpoint {
+        Some(endpoint) => examine_for(endpoint, delivery, now),
+        None => Err(Rejection::UnknownEndpoint.into()),
+    };
+    Examined { endpoint, finding }
+}
+
+fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result<Finding, Denial> {
+    if delivery.path_is_ambiguous() {
+        return Err(Rejection::PathAmbiguous.into());
+    }
+    if !endpoint.methods.iter().any(|method| method == delivery.method) {
+        return Err(Rejection::MethodNotAllowed.into());
+    }
+    // What follows an upgrade is no body, and would reach the upstream after the check.
+    if delivery.headers.line("upgrade") != Found::Absent {
+        return Err(Rejection::UpgradeRefused.into());
+    }
+    let body = whole_body(delivery.body, endpoint)?;
+
+    match Challenge::find(&endpoint.challenges, delivery, body) {
+        Some(Posed::Unsigned(challenge)) => return Ok(Finding::Answer(challenge.answer(delivery, body)?)),
+        Some(Posed::Signed(challenge)) => {
+            let proof = endpoint.scheme.verify(delivery, body, now)?;
+            return Ok(Finding::Answer(challenge.answer(delivery, body, &proof)?));
+        }
+        None => {}
+    }
+    match endpoint.scheme.enrol(delivery, now) {
+        Some(grant) => grant.map(Finding::Enrol),
+        None => endpoint.scheme.verify(delivery, body, now).map(Finding::Deliver),
+    }
+}
+
+/// Everything that needs state.
+pub async fn settle(examined: Examined, state: &impl State, now: Now) -> Outcome {
+    let Examined { endpoint, finding } = examined;
+    let decision = match finding {
+        Ok(Finding::Answer(answer)) => Ok(Decision::Answer(answer)),
+        Ok(Finding::Enrol(grant)) => enrol(grant, state, now).await.map(Decision::Answer),
+        Ok(Finding::Deliver(verified)) => {
+            admit(verified, state, now).await.map(|admitted| Decision::Allow(Allowed::Admitted(admitted)))
+        }
+        Err(denial) => Err(denial),
+    };
+    let decision = decision.unwrap_or_else(|denial| deny_or_observe(denial, endpoint.as_deref()));
+    Outcome { endpoint, decision }
+}
+
+/// A denial stands, unless it is a failed proof at an endpoint that only observes. Faults always deny, and so does
+/// everything that is wrong with the request itself: what the upstream would see is not what was examined.
+fn deny_or_observe(denial: Denial, endpoint: Option<&Endpoint>) -> Decision {
+    match (denial, endpoint.map(|endpoint| endpoint.mode)) {
+        (Denial::Rejection(rejection), Some(Mode::Observe)) if rejection.status() == 401 => {
+            Decision::Allow(Allowed::Observed(Observed(rejection)))
+        }
+        (denial, _) => Decision::Deny(denial),
+    }
+}
+
+/// The whole body, or why there is none to verify.
+fn whole_body<'a>(body: Body<'a>, endpoint: &Endpoint) -> Result<&'a [u8], Rejection> {
+    let bytes = match body {
+        Body::Whole(bytes) => bytes,
+        Body::Text(bytes) if endpoint.text_body => bytes,
+        Body::Text(_) => return Err(Rejection::BodyNotBytes),
+        Body::Altered => return Err(if endpoint.text_body { Rejection::BodyAltered } else { Rejection::BodyNotBytes }),
+        Body::Truncated => return Err(Rejection::BodyTruncated),
+        Body::Missing => return Err(Rejection::BodyMissing),
+    };
+    if bytes.len() > endpoint.body_limit { Err(Rejection::BodyTooLarge) } else { Ok(bytes) }
+}

@@ -1,0 +1,43 @@
+//! # hookwarden
+//!
+//! A webhook verification sidecar. A proxy asks about each request before it forwards it; hookwarden says whether
+//! the configured provider really sent it, and answers the provider's handshakes itself.
+//!
+//! ## The way of one delivery
+//!
+//! - [`ext_authz`] reads Envoy's question and builds a [`delivery`]: bytes, borrowed, undecided.
+//! - [`check`] walks it through the rooms below, in order, and is the only place that knows the order.
+//! - [`endpoint`] finds the receiver; its compiled rules select the secrets.
+//! - [`challenge`] answers handshakes.
+//! - [`scheme`] verifies the proof and makes a `Verified`, which nothing else can.
+//! - [`admission`] asks the [`store`] what the proof depends on and makes an `Admitted`.
+//! - [`decision`] holds what it came to, and the spelling of every reason.
+//! - [`telemetry`] writes one log line and the metrics; [`ext_authz`] writes the reply.
+//!
+//! ## Around it
+//!
+//! - [`config`] turns what an operator wrote into endpoints, or into a list of everything wrong with it.
+//! - [`provider`] holds the presets: data, in the words of the configuration.
+//! - [`server`] owns the listeners, reload and shutdown; [`cli`] is the command line.
+//! - [`clock`], [`secret`] and [`json`] are values used by every room.
+
+pub mod check;
+
+pub mod admission;
+pub mod challenge;
+pub mod decision;
+pub mod delivery;
+pub mod endpoint;
+pub mod scheme;
+
+pub mod clock;
+pub mod json;
+pub mod secret;
+
+pub mod cli;
+pub mod config;
+pub mod ext_authz;
+pub mod provider;
+pub mod server;
+pub mod store;
+pub mod telemetry;

@@ -1,0 +1,214 @@
+//! How a delivery proves who sent it.
+//!
+//! Enters: a [`Delivery`] whose whole body is at hand, and [`Now`]. Leaves: a [`Verified`], which nothing outside
+//! this room can make, or the most telling [`Denial`]. One file per mechanism, named for the mechanism; a company's
+//! name never appears here. Mechanisms combine by [`Scheme::AllOf`] and [`Scheme::AnyOf`].
+//!
+//! Two rules hold in every mechanism. Time is judged *after* the signature, so `timestamp_too_old` always means an
+//! authentic delivery and a forger only ever shows as a mismatch. And what was signed is fed to the MAC as the
+//! bytes that arrived, never as text rendered again.
+
+pub mod basic;
+pub mod hmac;
+pub mod http_signature;
+pub mod ip_lease;
+pub mod public_key;
+pub mod signature;
+pub mod signed_content;
+pub mod timestamp;
+pub mod token;
+
+use crate::{
+    clock::Now,
+    decision::{Denial, Fault},
+    delivery::Delivery,
+    secret::{Key, Label},
+};
+use ip_lease::{Grant, Tenant};
+use std::sync::Arc;
+
+/// A compiled scheme.
+#[derive(Debug)]
+pub enum Scheme {
+    /// A MAC over signed content.
+    Hmac(hmac::Hmac),
+    /// A shared token, sent as it is.
+    Token(token::Token),
+    /// A client address that once showed a token.
+    IpLease(ip_lease::IpLease),
+    /// HTTP Signatures, draft-cavage 03–12.
+    HttpSignature(http_signature::HttpSignature),
+    /// HTTP Basic credentials.
+    Basic(basic::Basic),
+    /// Every member must hold.
+    AllOf(Vec<Scheme>),
+    /// One member must hold.
+    AnyOf(Vec<Scheme>),
+}
+
+/// Proof that a delivery satisfied its endpoint's scheme, as far as the delivery alone can tell. Only this room
+/// makes one, and `admission` consumes it.
+#[derive(Debug)]
+pub struct Verified {
+    evidence: Evidence,
+    secret: Option<Arc<Label>>,
+    tenants: Vec<Tenant>,
+}
+
+/// What kind of proof the upstream is told of; ordered from weakest to strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Evidence {
+    /// An address that holds a lease. Says nothing about the body.
+    IpLease,
+    /// Basic credentials. Say nothing about the body.
+    Basic,
+    /// A token. Says nothing about the body.
+    Token,
+    /// A signature over the body.
+    Signature,
+}
+
+impl Evidence {
+    /// The stable spelling, as in `x-hookwarden-verified-by`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IpLease => "ip-lease",
+            Self::Basic => "basic",
+            Self::Token => "token",
+            Self::Signature => "signature",
+        }
+    }
+}
+
+impl Scheme {
+    /// Verifies a delivery's proof. `body` is the whole body.
+    pub fn verify(&self, delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Verified, Denial> {
+        match self {
+            Self::Hmac(hmac) => hmac.verify(delivery, body, now).map(|label| Verified::by(Evidence::Signature, label)),
+            Self::Token(token) => token.verify(delivery, now).map(|label| Verified::by(Evidence::Token, label)),
+            Self::HttpSignature(scheme) => {
+                scheme.verify(delivery, body, now).map(|label| Verified::by(Evidence::Signature, label))
+            }
+            Self::Basic(basic) => basic.verify(delivery, now).map(|label| Verified::by(Evidence::Basic, label)),
+            Self::IpLease(lease) => lease.tenant(delivery).map(Verified::provided_lease),
+            Self::AllOf(members) => all_of(members, delivery, body, now),
+            Self::AnyOf(members) => any_of(members, delivery, body, now),
+        }
+    }
+
+    /// What a request that asks for a lease comes to; nothing when this scheme knows no such request or this is
+    /// not one. Credentials that accompany every request must accompany this one too.
+    #[must_use]
+    pub fn enrol(&self, delivery: &Delivery<'_>, now: Now) -> Option<Result<Grant, Denial>> {
+        match self {
+            Self::IpLease(lease) => lease.enrol(delivery, now),
+            Self::AllOf(members) => {
+                let grant = members.iter().find_map(|member| member.enrol(delivery, now))?;
+                let credentials = members.iter().find_map(|member| match member {
+                    Self::Basic(basic) => basic.verify(delivery, now).err(),
+                    Self::Hmac(_)
+                    | Self::Token(_)
+                    | Self::IpLease(_)
+                    | Self::HttpSignature(_)
+                    | Self::AllOf(_)
+                    | Self::AnyOf(_) => None,
+                });
+                Some(credentials.map_or(grant, Err))
+            }
+            Self::AnyOf(members) => members.iter().find_map(|member| member.enrol(delivery, now)),
+            Self::Hmac(_) | Self::Token(_) | Self::HttpSignature(_) | Self::Basic(_) => None,
+        }
+    }
+
+    /// This scheme and every scheme inside it.
+    pub fn flatten(&self) -> Box<dyn Iterator<Item = &Scheme> + '_> {
+        match self {
+            Self::AllOf(members) | Self::AnyOf(members) => {
+                Box::new(std::iter::once(self).chain(members.iter().flat_map(Scheme::flatten)))
+            }
+            Self::Hmac(_) | Self::Token(_) | Self::IpLease(_) | Self::HttpSignature(_) | Self::Basic(_) => {
+                Box::new(std::iter::once(self))
+            }
+        }
+    }
+}
+
+/// All members must hold; the first failure is the answer, because a later success could not mend it.
+fn all_of(members: &[Scheme], delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Verified, Denial> {
+    members
+        .iter()
+        .map(|member| member.verify(delivery, body, now))
+        .reduce(|all, next| Ok(all?.and(next?)))
+        // An empty list proves nothing. Compiling refuses one; were it to slip through, it must not verify.
+        .unwrap_or(Err(Fault::Internal.into()))
+}
+
+/// One member must hold. Members that need no stored lease are believed first: a proof at hand beats one that
+/// depends on state. Of several failures the most telling one is reported.
+fn any_of(members: &[Scheme], delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Verified, Denial> {
+    let mut failure: Option<Denial> = None;
+    let mut provided_lease = None;
+    for member in members {
+        match member.verify(delivery, body, now) {
+            Ok(verified) if verified.tenants.is_empty() => return Ok(verified),
+            Ok(verified) => provided_lease = provided_lease.or(Some(verified)),
+            Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
+        }
+    }
+    provided_lease.ok_or(failure.unwrap_or(Fault::Internal.into()))
+}
+
+impl Verified {
+    fn by(evidence: Evidence, secret: Arc<Label>) -> Self {
+        Self { evidence, secret: Some(secret), tenants: Vec::new() }
+    }
+
+    fn provided_lease(tenant: Tenant) -> Self {
+        Self { evidence: Evidence::IpLease, secret: None, tenants: vec![tenant] }
+    }
+
+    /// Both proofs, told as the stronger one.
+    fn and(mut self, mut other: Self) -> Self {
+        if other.evidence > self.evidence {
+            std::mem::swap(&mut self, &mut other);
+        }
+        self.tenants.append(&mut other.tenants);
+        self
+    }
+
+    /// What kind of proof it is.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        self.evidence
+    }
+
+    /// Which secret or key matched, where one did.
+    #[must_use]
+    pub fn secret(&self) -> Option<&Arc<Label>> {
+        self.secret.as_ref()
+    }
+
+    /// The leases this proof depends on; admission must find every one of them held.
+    #[must_use]
+    pub fn tenants(&self) -> &[Tenant] {
+        &self.tenants
+    }
+}
+
+/// The first active key that `matches`. Distinguishes "none is active" (ours) from "none matches" (theirs).
+fn find_key<T>(
+    keys: &[Key<T>],
+    now: Now,
+    mismatch: impl Into<Denial>,
+    mut matches: impl FnMut(&T) -> bool,
+) -> Result<Arc<Label>, Denial> {
+    let mut any_active = false;
+    for key in keys.iter().filter(|key| key.is_active(now)) {
+        any_active = true;
+        if matches(&key.value) {
+            return Ok(Arc::clone(&key.label));
+        }
+    }
+    Err(if any_active { mismatch.into() } else { Fault::NoActiveSecret.into() })
+}

@@ -1,0 +1,129 @@
+//! Signed timestamps: parsed to be *judged*, never to be rendered again.
+//!
+//! Only the canonical decimal form is accepted: two spellings of one number would be two texts for one delivery,
+//! and one of them would slip past whatever remembers the other.
+
+use crate::{
+    clock::{Now, UnixSeconds},
+    decision::Rejection,
+};
+use std::time::Duration;
+
+/// The unit of a numeric timestamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds since the epoch.
+    Seconds,
+    /// Milliseconds since the epoch.
+    Milliseconds,
+}
+
+/// How far a signed moment may lie from now, on either side, inclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tolerance(pub Duration);
+
+impl Unit {
+    /// Reads a canonical, non-negative decimal number.
+    pub fn parse(self, text: &[u8]) -> Result<UnixSeconds, Rejection> {
+        let canonical = match text {
+            [b'0'] => true,
+            [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+            _ => false,
+        };
+        let number: Option<i64> = std::str::from_utf8(text).ok().filter(|_| canonical).and_then(|t| t.parse().ok());
+        match (self, number) {
+            (_, None) => Err(Rejection::TimestampMalformed),
+            (Self::Seconds, Some(seconds)) => Ok(UnixSeconds(seconds)),
+            (Self::Milliseconds, Some(milliseconds)) => Ok(UnixSeconds(milliseconds.div_euclid(1000))),
+        }
+    }
+
+    /// Writes `moment` in this unit, for making a signed request.
+    #[must_use]
+    pub fn render(self, moment: UnixSeconds) -> String {
+        match self {
+            Self::Seconds => moment.0.to_string(),
+            Self::Milliseconds => moment.0.saturating_mul(1000).to_string(),
+        }
+    }
+}
+
+impl Tolerance {
+    /// Whether `signed` is near enough to now.
+    pub fn judge(self, signed: UnixSeconds, now: Now) -> Result<(), Rejection> {
+        if signed.distance(now.wall) <= self.0.as_secs() {
+            Ok(())
+        } else if signed < now.wall {
+            Err(Rejection::TimestampTooOld)
+        } else {
+            Err(Rejection::TimestampTooNew)
+        }
+    }
+}
+
+/// Reads an HTTP date (RFC 9110 §5.6.7, IMF-fixdate). The day of the week is not compared with the date: it carries
+/// no information, and published test vectors get it wrong.
+pub fn parse_http_date(text: &[u8]) -> Result<UnixSeconds, Rejection> {
+    static PARSER: jiff::fmt::rfc2822::DateTimeParser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    let text = std::str::from_utf8(text).map_err(|_| Rejection::TimestampMalformed)?;
+    let imf_fixdate = text.len() == "Sun, 06 Nov 1994 08:49:37 GMT".len() && text.ends_with(" GMT");
+    PARSER
+        .parse_timestamp(text)
+        .ok()
+        .filter(|_| imf_fixdate)
+        .map(|moment| UnixSeconds(moment.as_second()))
+        .ok_or(Rejection::TimestampMalformed)
+}
+
+/// Writes an HTTP date, for making a signed request.
+#[must_use]
+pub fn render_http_date(moment: UnixSeconds) -> String {
+    jiff::Timestamp::from_second(moment.0)
+        .map_or_else(|_| String::new(), |timestamp| timestamp.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_decimals() {
+        assert_eq!(Unit::Seconds.parse(b"1760000000"), Ok(UnixSeconds(1_760_000_000)));
+        assert_eq!(Unit::Milliseconds.parse(b"1760000000999"), Ok(UnixSeconds(1_760_000_000)));
+        assert_eq!(Unit::Seconds.parse(b"9223372036854775807"), Ok(UnixSeconds(i64::MAX)));
+        for text in
+            ["", "+1", "-1", "01", " 1", "1 ", "1e9", "1.0", "0x1", "٣", "9223372036854775808", "-9223372036854775808"]
+        {
+            assert_eq!(Unit::Seconds.parse(text.as_bytes()), Err(Rejection::TimestampMalformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tolerance_is_two_sided_inclusive_and_never_overflows() {
+        let now = Now { wall: UnixSeconds(1000), monotonic: Duration::ZERO };
+        let judge = |signed| Tolerance(Duration::from_secs(300)).judge(UnixSeconds(signed), now);
+        assert_eq!(judge(700), Ok(()));
+        assert_eq!(judge(699), Err(Rejection::TimestampTooOld));
+        assert_eq!(judge(1300), Ok(()));
+        assert_eq!(judge(1301), Err(Rejection::TimestampTooNew));
+        assert_eq!(judge(i64::MAX), Err(Rejection::TimestampTooNew));
+        assert_eq!(judge(i64::MIN), Err(Rejection::TimestampTooOld));
+    }
+
+    #[test]
+    fn http_dates() {
+        let sunday = UnixSeconds(1_388_957_500);
+        assert_eq!(parse_http_date(b"Sun, 05 Jan 2014 21:31:40 GMT"), Ok(sunday));
+        assert_eq!(parse_http_date(b"Thu, 05 Jan 2014 21:31:40 GMT"), Ok(sunday), "the weekday carries nothing");
+        assert_eq!(render_http_date(sunday), "Sun, 05 Jan 2014 21:31:40 GMT");
+        for text in [
+            "",
+            "Sun, 05 Jan 2014 21:31:40 +0000",
+            "Sun, 5 Jan 2014 21:31:40 GMT",
+            "Sun, 31 Feb 2014 21:31:40 GMT",
+            "Sun, 05 Jan 2014 21:31:40 GMT, Sun, 05 Jan 2014 21:31:40 GMT",
+        ] {
+            assert_eq!(parse_http_date(text.as_bytes()), Err(Rejection::TimestampMalformed), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! What a configuration means. Consumes what was written; after this nothing can be invalid.
+
+use super::{
+    challenge::{challenge, reply_body},
+    file,
+    problem::{Findings, Path},
+    scheme::{SchemeCompiler, duration},
+};
+use crate::{
+    clock::Now,
+    decision::Rejection,
+    delivery::ClientAddress,
+    endpoint::{Endpoint, Endpoints, Match, Mode, PathMatch, Refusal, Refusals},
+    provider,
+    scheme::Scheme,
+    store::StoreKind,
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Mutex,
+    time::Duration,
+};
+
+/// What compiling needs besides the file.
+#[derive(Debug)]
+pub struct Context {
+    /// For certificates' validity.
+    pub now: Now,
+    /// Tokens made at start, by endpoint; kept over reloads, because clients were told them.
+    pub generated: Mutex<BTreeMap<String, String>>,
+}
+
+impl Context {
+    /// A context without generated tokens.
+    #[must_use]
+    pub fn new(now: Now) -> Self {
+        Self { now, generated: Mutex::default() }
+    }
+}
+
+/// A configuration, ready to run.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Bounds.
+    pub limits: Limits,
+    /// Which store.
+    pub store: StoreKind,
+    /// The receivers.
+    pub endpoints: Endpoints,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// The `ext_authz` service.
+    pub ext_authz: Address,
+    /// Mode of a Unix socket.
+    pub socket_mode: u32,
+    /// Metrics and probes.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A listener's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Bounds on what is taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest body in bytes.
+    pub body: usize,
+    /// Bytes of all bodies in flight.
+    pub bodies_in_flight: usize,
+    /// Longest check.
+    pub deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: 26 << 20, bodies_in_flight: 256 << 20, deadline: Duration::from_secs(5) }
+    }
+}
+
+const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"];
+
+/// Compiles a file. What it returns is only meant if no problem was found.
+pub fn compile(config: file::Config, context: &Context, findings: &mut Findings) -> Compiled {
+    let root = Path::default();
+    // An endpoint that could not be read whole is not judged further: what is missing of it would only be reported
+    // as missing.
+    let damaged: HashSet<Path> = findings.problems.iter().filter_map(|problem| problem.path.first(2)).collect();
+    let limits = limits(&config.limits, &root.key("limits"), findings);
+    let client = client_address(config.client_ip.as_ref(), &root.key("client_ip"), findings);
+    let store = store(config.store.as_deref(), &root.key("store"), findings);
+    if config.endpoints.is_empty() && damaged.is_empty() {
+        findings.problem::<()>(&root.key("endpoints"), "is empty; without an endpoint every request is denied");
+    }
+    let mut endpoints = Endpoints::default();
+    for (name, written) in config.endpoints {
+        let path = root.key("endpoints").key(&name);
+        if damaged.contains(&path) {
+            continue;
+        }
+        let place = written.r#match.as_ref().and_then(|m| r#match(m, &path.key("match"), findings));
+        let Some(endpoint) = endpoint(&name, written, limits, client, context, &path, findings) else { continue };
+        if let Err(rival) = endpoints.insert(endpoint, place) {
+            findings.problem::<()>(
+                &path.key("match"),
+                format!("is matched by `{rival}` too; give one of them another `host` or `path`"),
+            );
+        }
+    }
+    Compiled { listen: listen(&config.listen, &root.key("listen"), findings), limits, store, endpoints }
+}
+
+fn listen(written: &file::Listen, path: &Path, findings: &mut Findings) -> Listen {
+    let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9191));
+    let ext_authz = written
+        .ext_authz
+        .as_deref()
+        .map_or(Some(Address::Tcp(default)), |text| address(text, &path.key("ext_authz"), findings));
+    if let (Some(Address::Tcp(tcp)), false) = (&ext_authz, written.allow_plaintext == Some(true))
+        && !is_loopback(tcp.ip())
+    {
+        findings.problem::<()>(
+            &path.key("ext_authz"),
+            "is not a loopback address, and whoever reaches it can ask anything; write `unix:///path`, `127.0.0.1:port`, or set `allow_plaintext: true` where the network is yours",
+        );
+    }
+    let socket_mode = match written.socket_mode.as_deref().map(|text| u32::from_str_radix(text, 8)) {
+        None => 0o660,
+        Some(Ok(mode)) if mode <= 0o777 => mode,
+        Some(_) => {
+            findings.problem(&path.key("socket_mode"), "is not a mode in octal; write `\"0660\"`").unwrap_or(0o660)
+        }
+    };
+    let admin = match written.admin.as_deref() {
+        None => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9193))),
+        Some("off") => None,
+        Some(text) => match text.parse() {
+            Ok(address) => Some(address),
+            Err(_) => findings.problem(&path.key("admin"), "is not `address:port`; write `127.0.0.1:9193` or `off`"),
+        },
+    };
+    Listen { ext_authz: ext_authz.unwrap_or(Address::Tcp(default)), socket_mode, admin }
+}
+
+fn address(text: &str, path: &Path, findings: &mut Findings) -> Option<Address> {
+    if let Some(socket) = text.strip_prefix("unix:") {
+        let socket = PathBuf::from(socket.strip_prefix("//").unwrap_or(socket));
+        return if socket.is_absolute() {
+            Some(Address::Unix(socket))
+        } else {
+            findings.problem(path, "is not an absolute path; write `unix:///run/hookwarden/ext_authz.sock`")
+        };
+    }
+    match text.parse() {
+        Ok(address) => Some(Address::Tcp(address)),
+        Err(_) => findings.problem(path, "is neither `unix:///path` nor `address:port`; write `127.0.0.1:9191`"),
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn limits(written: &file::Limits, path: &Path, findings: &mut Findings) -> Limits {
+    let default = Limits::default();
+    let mut bytes = |field: &str, text: &Option<String>, default: usize| {
+        text.as_deref().map_or(default, |text| byte_count(text, &path.key(field), findings).unwrap_or(default))
+    };
+    let body = bytes("body", &written.body, default.body);
+    let bodies_in_flight = bytes("bodies_in_flight", &written.bodies_in_flight, default.bodies_in_flight);
+    if bodies_in_flight < body {
+        findings.problem::<()>(
+            &path.key("bodies_in_flight"),
+            "is less than `limits.body`, so the longest body could never be taken in; write at least as much",
+        );
+    }
+    let deadline = written
+        .deadline
+        .as_deref()
+        .map_or(Some(default.deadline), |text| duration(text, &path.key("deadline"), findings));
+    if deadline.is_some_and(|d| d.is_zero()) {
+        findings.problem::<()>(&path.key("deadline"), "is zero; write `5s`");
+    }
+    Limits { body, bodies_in_flight, deadline: deadline.unwrap_or(default.deadline) }
+}
+
+/// Reads `512KiB`, `26MiB`, `1GiB` or a number of bytes.
+fn byte_count(text: &str, path: &Path, findings: &mut Findings) -> Option<usize> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(split)?;
+    let factor: Option<usize> = match unit.trim() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let count = number.parse::<usize>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    match count {
+        Some(count) if (1..=1 << 32).contains(&count) => Some(count),
+        _ => findings.problem(path, "is not a size; write bytes, `512KiB` or `26MiB`"),
+    }
+}
+
+fn client_address(written: Option<&file::ClientIp>, path: &Path, findings: &mut Findings) -> ClientAddress {
+    match written {
+        None | Some(file::ClientIp::Word(file::ClientIpWord::Peer)) => ClientAddress::Peer,
+        Some(file::ClientIp::ForwardedFor(file::ForwardedForRule { forwarded_for })) => {
+            if !(1..=16).contains(&forwarded_for.trusted_hops) {
+                findings.problem::<()>(&path.key("forwarded_for").key("trusted_hops"), "is not between 1 and 16");
+            }
+            ClientAddress::ForwardedFor { trusted_hops: forwarded_for.trusted_hops }
+        }
+    }
+}
+
+fn store(written: Option<&str>, path: &Path, findings: &mut Findings) -> StoreKind {
+    match written {
+        None | Some("memory") => StoreKind::Memory,
+        Some(text) => match text.strip_prefix("file://").map(PathBuf::from).filter(|file| file.is_absolute()) {
+            Some(file) => StoreKind::File(file),
+            None => {
+                findings.problem(path, "is neither `memory` nor `file:///absolute/path`").unwrap_or(StoreKind::Memory)
+            }
+        },
+    }
+}
+
+fn r#match(written: &file::Match, path: &Path, findings: &mut Findings) -> Option<Match> {
+    let host = match &written.host {
+        Some(host) if host.is_empty() || host.contains(['/', '*', ' ']) || host.ends_with(':') => {
+            return findings.problem(&path.key("host"), "is not a host name; write `hooks.example.com`");
+        }
+        host => host.as_ref().map(|host| host.to_ascii_lowercase()),
+    };
+    let (text, prefix) = match written.path.strip_suffix("/*") {
+        Some(prefix) => (format!("{prefix}/"), true),
+        None => (written.path.clone(), false),
+    };
+    if !text.starts_with('/')
+        || text.contains(['?', '#', '*', ';', '\\', ' '])
+        || text.contains("//")
+        || text.contains("/./")
+        || text.contains("/../")
+    {
+        return findings.problem(&path.key("path"), "is not a path; write `/hooks`, or `/hooks/*` for all below it");
+    }
+    Some(Match { host, path: if prefix { PathMatch::Prefix(text) } else { PathMatch::Exact(text) } })
+}
+
+fn endpoint(
+    name: &str,
+    written: file::Endpoint,
+    limits: Limits,
+    client: ClientAddress,
+    context: &Context,
+    path: &Path,
+    findings: &mut Findings,
+) -> Option<Endpoint> {
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        return findings.problem(path, "is not a name; use up to 64 letters, digits, `-`, `_` and `.`");
+    }
+    let preset = preset(&written, path, findings)?;
+    let mut compiler = SchemeCompiler::new(name, client, context, path, &written, findings);
+    let scheme = match (preset, &written.scheme) {
+        (Some(preset), _) => compiler.compile(&preset.scheme, &path.key("provider")),
+        (None, Some(scheme)) => compiler.compile(scheme, &path.key("scheme")),
+        (None, None) => None,
+    };
+    let mut members: Vec<Option<Scheme>> = vec![scheme];
+    for (at, required) in written.require.iter().enumerate() {
+        members.push(compiler.compile(required, &path.key("require").index(at)));
+    }
+    compiler.finish(members.iter().all(Option::is_some));
+    let mut challenges = Vec::new();
+    for (at, written) in written.challenges.iter().enumerate() {
+        challenges.push(challenge(written, &path.key("challenges").index(at), findings));
+    }
+    for written in preset.map(|preset| preset.challenges.as_slice()).unwrap_or_default() {
+        challenges.push(challenge(written, &path.key("provider"), findings));
+    }
+    let challenges: Option<Vec<_>> = challenges.into_iter().collect();
+    let mut members: Vec<Scheme> = members.into_iter().collect::<Option<_>>()?;
+    let scheme = if members.len() > 1 { Scheme::AllOf(members) } else { members.pop()? };
+
+    let methods = methods(&written, preset, &scheme, path, findings);
+    let body_limit = match written.body_limit.as_deref() {
+        Some(text) => byte_count(text, &path.key("body_limit"), findings),
+        None => Some(limits.body),
+    };
+    if body_limit.is_some_and(|limit| limit > limits.body) {
+        findings.problem::<()>(&path.key("body_limit"), "is more than `limits.body`; raise that one too");
+    }
+    let refusals = refusals(&written, preset, path, findings);
+    Some(Endpoint {
+        name: name.to_owned(),
+        provider: written.provider.unwrap_or_else(|| "custom".to_owned()),
+        mode: match written.mode {
+            Some(file::Mode::Observe) => Mode::Observe,
+            None | Some(file::Mode::Enforce) => Mode::Enforce,
+        },
+        methods,
+        body_limit: body_limit?,
+        text_body: written.text_body == Some(true),
+        challenges: challenges?,
+        scheme,
+        refusals,
+    })
+}
+
+#[expect(clippy::option_option, reason = "outer: whether there is an endpoint at all; inner: whether it has a preset")]
+fn preset(written: &file::Endpoint, path: &Path, findings: &mut Findings) -> Option<Option<&'static file::Preset>> {
+    match (&written.provider, &written.scheme) {
+        (Some(_), Some(_)) => findings.problem(
+            &path.key("scheme"),
+            "stands beside `provider`; write one of them, or put further schemes under `require`",
+        ),
+        (None, None) => findings.problem(path, "needs `provider` or `scheme`"),
+        (None, Some(_)) => Some(None),
+        (Some(name), None) => match provider::find(name) {
+            Some(preset) => {
+                if preset.evidence == file::EvidenceGrade::Recalled {
+                    findings.warn(
+                        &path.key("provider"),
+                        "is a preset whose facts are recalled, not confirmed; compare a real delivery",
+                    );
+                }
+                Some(Some(preset))
+            }
+            None => findings.problem(
+                &path.key("provider"),
+                format!("is not a preset; known are: {}", provider::names().collect::<Vec<_>>().join(", ")),
+            ),
+        },
+    }
+}
+
+fn methods(
+    written: &file::Endpoint,
+    preset: Option<&file::Preset>,
+    scheme: &Scheme,
+    path: &Path,
+    findings: &mut Findings,
+) -> Vec<String> {
+    let leases = scheme.flatten().any(|member| matches!(member, Scheme::IpLease(_)));
+    let default = if leases { vec!["GET".to_owned(), "POST".to_owned()] } else { vec!["POST".to_owned()] };
+    let methods =
+        written.allow_methods.clone().or_else(|| preset.and_then(|p| p.allow_methods.clone())).unwrap_or(default);
+    if methods.is_empty() || methods.iter().any(|method| !METHODS.contains(&method.as_str())) {
+        findings.problem::<()>(
+            &path.key("allow_methods"),
+            format!("is not a list of methods; known are: {}", METHODS.join(", ")),
+        );
+    }
+    methods
+}
+
+/// The user's word for a reason wins over the preset's; so does the user's common one.
+fn refusals(written: &file::Endpoint, preset: Option<&file::Preset>, path: &Path, findings: &mut Findings) -> Refusals {
+    let mut refusals = Refusals::default();
+    let sources = [
+        (written.on_rejection.as_ref(), path.key("on_rejection")),
+        (preset.and_then(|preset| preset.on_rejection.as_ref()), path.key("provider")),
+    ];
+    for (source, path) in sources.iter().filter_map(|(source, path)| source.map(|source| (source, path))) {
+        let common = refusal(source.status, source.text.as_deref(), source.json.as_ref(), path, findings);
+        refusals.common = refusals.common.take().or(common.filter(|refusal| *refusal != Refusal::default()));
+        for (reason, text) in &source.reasons {
+            let path = path.key("reasons").key(reason);
+            let Some(rejection) = Rejection::ALL.iter().find(|r| r.as_str() == reason) else {
+                findings.problem::<()>(&path, "is not a reason; the README lists them");
+                continue;
+            };
+            if let Some(refusal) = refusal(text.status, text.text.as_deref(), text.json.as_ref(), &path, findings) {
+                refusals.by_reason.push((*rejection, refusal));
+            }
+        }
+    }
+    refusals
+}
+
+fn refusal(
+    status: Option<u16>,
+    text: Option<&str>,
+    json: Option<&serde_json::Value>,
+    path: &Path,
+    findings: &mut Findings,
+) -> Option<Refusal> {
+    // A rejection that looks like success would tell the provider that its delivery arrived.
+    if status.is_some_and(|status| !(400..=499).contains(&status)) {
+        return findings.problem(&path.key("status"), "is not between 400 and 499");
+    }
+    Some(Refusal { status, body: reply_body(text, json, path, findings)? })
+}

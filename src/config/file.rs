@@ -1,0 +1,288 @@
+//! What was written: the configuration's shape, and nothing else.
+//!
+//! No logic and no defaults live here; an absent field is `None` and `compile` says what that means. The JSON Schema
+//! is made from these types, and a preset is written in the same words.
+
+mod challenge;
+mod scheme;
+
+pub use challenge::{Challenge, Charset, Condition, Echo, OnRejection, ReplyText, Respond};
+pub use scheme::{
+    Basic, Encoding, Hash, Hmac, HttpSignature, HttpSignatureAlgorithm, IpLease, RequestTarget, Scheme, SecretForm,
+    Signature, SignatureHeader, Timestamp, Token, Unit,
+};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// `hookwarden.yaml`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "hookwarden.yaml")]
+pub struct Config {
+    /// Where hookwarden listens.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Bounds on what is taken in.
+    #[serde(default)]
+    pub limits: Limits,
+    /// `memory` (default), or `file:///path/to/state.redb` to keep leases over a restart.
+    pub store: Option<String>,
+    /// Whose address a client's is: `peer` (default), or `{ forwarded_for: { trusted_hops: N } }`.
+    pub client_ip: Option<ClientIp>,
+    /// The receivers, by name.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, Endpoint>,
+}
+
+/// Where hookwarden listens.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The `ext_authz` gRPC service: `unix:///path` or `address:port`. Default `127.0.0.1:9191`.
+    pub ext_authz: Option<String>,
+    /// Mode of the Unix socket, in octal. Default `"0660"`.
+    pub socket_mode: Option<String>,
+    /// Allows a non-loopback `ext_authz` address without TLS. Whoever reaches the port can ask anything.
+    pub allow_plaintext: Option<bool>,
+    /// Metrics and probes: `address:port`, or `off`. Default `127.0.0.1:9193`.
+    pub admin: Option<String>,
+}
+
+/// Bounds on what is taken in.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Longest body of any endpoint. Default `26MiB`.
+    pub body: Option<String>,
+    /// All bodies being checked at once. Default `256MiB`.
+    pub bodies_in_flight: Option<String>,
+    /// Longest check. Default `5s`.
+    pub deadline: Option<String>,
+}
+
+/// Whose address a client's is.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "`peer` or `{ forwarded_for: { trusted_hops: N } }`")]
+pub enum ClientIp {
+    /// The proxy's direct peer.
+    Word(ClientIpWord),
+    /// An entry of `x-forwarded-for`.
+    ForwardedFor(ForwardedForRule),
+}
+
+/// The one word.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientIpWord {
+    /// The proxy's direct peer.
+    Peer,
+}
+
+/// An entry of `x-forwarded-for`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardedForRule {
+    /// Which.
+    pub forwarded_for: ForwardedFor,
+}
+
+/// Which entry of `x-forwarded-for`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardedFor {
+    /// How many proxies append to it; the client is that entry, counted from the right.
+    #[schemars(range(min = 1, max = 16))]
+    pub trusted_hops: usize,
+}
+
+/// One receiver.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// Host and path, where the proxy's route does not name the endpoint.
+    pub r#match: Option<Match>,
+    /// A preset's name.
+    pub provider: Option<String>,
+    /// A scheme of your own, in the words presets use. Instead of `provider`.
+    pub scheme: Option<Scheme>,
+    /// Further schemes that must all hold.
+    #[serde(default)]
+    pub require: Vec<Scheme>,
+    /// Handshakes of your own, tried before the preset's.
+    #[serde(default)]
+    pub challenges: Vec<Challenge>,
+    /// Shared secrets and tokens.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
+    /// Keys of asymmetric schemes.
+    #[serde(default)]
+    pub public_keys: Vec<PublicKey>,
+    /// How far a signed time may lie from now. Default: the scheme's.
+    pub tolerance: Option<String>,
+    /// What becomes of rejected deliveries. Default `enforce`.
+    pub mode: Option<Mode>,
+    /// Methods the endpoint takes. Default: the preset's.
+    pub allow_methods: Option<Vec<String>>,
+    /// Longest body. Default: `limits.body`.
+    pub body_limit: Option<String>,
+    /// Believes a body that Envoy sent as text to be the bytes. Only for proxies without `pack_as_bytes`.
+    pub text_body: Option<bool>,
+    /// What rejected senders are told.
+    pub on_rejection: Option<OnRejection>,
+}
+
+/// A preset: an endpoint without what only a user knows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Preset {
+    /// What the provider is called.
+    pub title: String,
+    /// Pages the facts come from.
+    pub docs: Vec<String>,
+    /// When they were read.
+    pub read: String,
+    /// How sure the facts are.
+    pub evidence: EvidenceGrade,
+    /// What an operator should know.
+    pub note: Option<String>,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Handshakes.
+    #[serde(default)]
+    pub challenges: Vec<Challenge>,
+    /// Methods it sends.
+    pub allow_methods: Option<Vec<String>>,
+    /// What rejected senders are told.
+    pub on_rejection: Option<OnRejection>,
+}
+
+/// How sure a preset's facts are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EvidenceGrade {
+    /// Read in the provider's own software, or run against it.
+    Sdk,
+    /// Read in the provider's documentation.
+    Docs,
+    /// Known from elsewhere; not confirmed.
+    Recalled,
+}
+
+/// Host and path of an endpoint.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Match {
+    /// The host, without a port. Default: any.
+    pub host: Option<String>,
+    /// The exact path, or a prefix when it ends in `/*`.
+    pub path: String,
+}
+
+/// What becomes of rejected deliveries.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They are refused.
+    Enforce,
+    /// They are forwarded, marked, logged and counted.
+    Observe,
+}
+
+/// A shared secret or token.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// What it is called upstream, in logs and metrics.
+    pub id: String,
+    /// A file that holds it; one newline at its end is not part of it.
+    pub file: Option<String>,
+    /// An environment variable that holds it.
+    pub env: Option<String>,
+    /// The secret itself. Prefer a file.
+    pub inline: Option<SecretText>,
+    /// How its bytes are written. Default: as the provider hands it out.
+    pub encoding: Option<SecretEncoding>,
+    /// Not before this moment (RFC 3339).
+    pub from: Option<String>,
+    /// Not after this moment (RFC 3339).
+    pub until: Option<String>,
+    /// Told upstream as `x-hookwarden-tag-<name>`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Which scheme it is for, where an endpoint has several.
+    pub r#use: Option<Use>,
+    /// Accepts a secret that is short or well known. For tests.
+    pub allow_weak: Option<bool>,
+}
+
+/// Text that `Debug` does not show.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct SecretText(pub String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("redacted")
+    }
+}
+
+/// How a secret's bytes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretEncoding {
+    /// The text is the key.
+    Utf8,
+    /// RFC 4648 §4, padding optional.
+    Base64,
+    /// Hexadecimal.
+    Hex,
+}
+
+/// Which scheme a secret is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Use {
+    /// `hmac`
+    Hmac,
+    /// `token`
+    Token,
+    /// `ip_lease`
+    IpLease,
+    /// `basic`
+    Basic,
+}
+
+/// A key of an asymmetric scheme.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublicKey {
+    /// The key id messages name it with; a `*` at the end stands for any continuation.
+    pub id: String,
+    /// A file that holds it.
+    pub file: Option<String>,
+    /// The key itself.
+    pub inline: Option<String>,
+    /// How it is written.
+    pub format: KeyFormat,
+    /// Accepts 1024-bit RSA. For keys a provider cannot replace.
+    pub allow_rsa_1024: Option<bool>,
+    /// Not before this moment (RFC 3339).
+    pub from: Option<String>,
+    /// Not after this moment (RFC 3339).
+    pub until: Option<String>,
+    /// Told upstream as `x-hookwarden-tag-<name>`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// How a public key is written.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyFormat {
+    /// `-----BEGIN PUBLIC KEY-----`
+    Pem,
+    /// `-----BEGIN CERTIFICATE-----`
+    X509,
+}

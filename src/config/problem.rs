@@ -1,0 +1,159 @@
+//! What is wrong with a configuration: where, what, and what to write instead.
+//!
+//! A problem's text never holds a value that may be a secret; it names kinds and places.
+
+use super::yaml::Positions;
+use std::fmt;
+
+/// One thing wrong, or one remark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Line and column, counted from 1, once known.
+    pub position: Option<(usize, usize)>,
+    /// Where in the document, as `endpoints.github.secrets[0].file`; empty for the whole.
+    pub path: Path,
+    /// What is wrong, and what to write instead.
+    pub text: String,
+}
+
+/// A place in a document.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Path(Vec<Step>);
+
+/// One step of a [`Path`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// A key of a mapping.
+    Key(String),
+    /// An index of a sequence.
+    Index(usize),
+}
+
+impl Path {
+    /// This place's member `key`.
+    #[must_use]
+    pub fn key(&self, key: &str) -> Self {
+        self.then(Step::Key(key.to_owned()))
+    }
+
+    /// This place's item `index`.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        self.then(Step::Index(index))
+    }
+
+    /// This place and one step further.
+    #[must_use]
+    pub fn then(&self, step: Step) -> Self {
+        Self(self.0.iter().cloned().chain([step]).collect())
+    }
+
+    /// The steps.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// The place that the first `steps` steps lead to, if there are that many.
+    #[must_use]
+    pub fn first(&self, steps: usize) -> Option<Self> {
+        self.0.get(..steps).map(|steps| Self(steps.to_vec()))
+    }
+
+    /// The place around this one.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.0.split_last().map(|(_, rest)| Self(rest.to_vec()))
+    }
+}
+
+impl FromIterator<Step> for Path {
+    fn from_iter<I: IntoIterator<Item = Step>>(steps: I) -> Self {
+        Self(steps.into_iter().collect())
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, step) in self.0.iter().enumerate() {
+            match step {
+                Step::Key(key) if at == 0 => write!(f, "{key}")?,
+                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Problems and remarks while they are collected.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What makes the configuration unusable.
+    pub problems: Vec<Problem>,
+    /// What should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+impl Findings {
+    /// Records a problem; returns nothing, so that `findings.problem(…)` can stand for an absent value.
+    pub fn problem<T>(&mut self, path: &Path, text: impl Into<String>) -> Option<T> {
+        self.problems.push(Problem { position: None, path: path.clone(), text: text.into() });
+        None
+    }
+
+    /// Records a remark.
+    pub fn warn(&mut self, path: &Path, text: impl Into<String>) {
+        self.warnings.push(Problem { position: None, path: path.clone(), text: text.into() });
+    }
+
+    /// Finds every path in the text, and puts problems in the text's order.
+    pub fn locate(&mut self, positions: &Positions) {
+        for problem in self.problems.iter_mut().chain(&mut self.warnings) {
+            if problem.position.is_none() {
+                problem.path = positions.in_text(&problem.path);
+                problem.position = positions.find(&problem.path);
+            }
+        }
+        self.problems.sort_by_key(|problem| problem.position);
+        self.warnings.sort_by_key(|problem| problem.position);
+    }
+}
+
+/// Everything wrong with a file. Never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    /// The file's name.
+    pub file: String,
+    /// In the text's order.
+    pub problems: Vec<Problem>,
+}
+
+impl Problems {
+    pub(super) fn new(file: &str, problems: Vec<Problem>) -> Self {
+        Self { file: file.to_owned(), problems }
+    }
+
+    pub(super) fn of_file(file: &str, text: String) -> Self {
+        Self::new(file, vec![Problem { position: None, path: Path::default(), text }])
+    }
+}
+
+impl Problem {
+    /// The problem as a line, `file:line:column: path: text`.
+    #[must_use]
+    pub fn line(&self, file: &str) -> String {
+        let position = self.position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+        let path = if self.path.steps().is_empty() { String::new() } else { format!(" {}:", self.path) };
+        format!("{file}{position}:{path} {}", self.text)
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.problems.iter().map(|problem| problem.line(&self.file)).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}

@@ -1,0 +1,90 @@
+//! The presets: one YAML file each, compiled into the binary, in exactly the words a user may write.
+//!
+//! Nothing here knows a provider. Adding one is a file beside these and its vectors; `build.rs` finds it.
+
+use crate::config::{file, yaml};
+use std::{collections::BTreeMap, sync::OnceLock};
+
+include!(concat!(env!("OUT_DIR"), "/presets.rs"));
+
+/// Names of all presets, sorted.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PRESETS.iter().map(|(name, _)| *name)
+}
+
+/// The text of a preset, as its file has it.
+#[must_use]
+pub fn text(name: &str) -> Option<&'static str> {
+    PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, text)| *text)
+}
+
+/// A preset.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static file::Preset> {
+    all().get(name)
+}
+
+/// All presets. A test reads every one of them, so that here a broken one can simply be absent.
+#[must_use]
+pub fn all() -> &'static BTreeMap<&'static str, file::Preset> {
+    static ALL: OnceLock<BTreeMap<&'static str, file::Preset>> = OnceLock::new();
+    ALL.get_or_init(|| PRESETS.iter().filter_map(|(name, text)| Some((*name, yaml::read(text).ok()?.value?))).collect())
+}
+
+/// The documentation's table of presets.
+#[must_use]
+pub fn markdown() -> String {
+    let mut table =
+        String::from("| preset | provider | what is verified | handshake | evidence |\n|---|---|---|---|---|\n");
+    for (name, preset) in all() {
+        let handshake = match (preset.challenges.first(), &preset.scheme.ip_lease) {
+            (_, Some(lease)) => format!("`?{}=…` grants a lease", lease.query),
+            (Some(challenge), _) if challenge.signed == Some(true) => "answered when signed".to_owned(),
+            (Some(_), _) => "answered".to_owned(),
+            (None, _) => "none".to_owned(),
+        };
+        let row = [
+            format!("`{name}`"),
+            preset.title.clone(),
+            summary(&preset.scheme),
+            handshake,
+            grade(preset.evidence).to_owned(),
+        ];
+        table.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    table
+}
+
+/// The spelling of an evidence grade.
+#[must_use]
+pub const fn grade(evidence: file::EvidenceGrade) -> &'static str {
+    match evidence {
+        file::EvidenceGrade::Sdk => "sdk",
+        file::EvidenceGrade::Docs => "docs",
+        file::EvidenceGrade::Recalled => "recalled",
+    }
+}
+
+/// A scheme in one line.
+#[must_use]
+pub fn summary(scheme: &file::Scheme) -> String {
+    if let Some(hmac) = &scheme.hmac {
+        let word = hmac.signature.auth_scheme.as_ref().map(|word| format!(": {word}")).unwrap_or_default();
+        let hash = format!("{:?}", hmac.hash).to_ascii_uppercase().replace("SHA", "HMAC-SHA");
+        return format!("`{}{word}`: {hash} over `{}`", hmac.signature.header, hmac.signed_content);
+    }
+    if let Some(signature) = &scheme.http_signature {
+        return format!("HTTP Signature (draft-cavage, RSA) over `{}`", signature.required.join("`, `"));
+    }
+    if scheme.token.is_some() {
+        return "a shared token".to_owned();
+    }
+    if scheme.ip_lease.is_some() {
+        return "the client's address holds a lease".to_owned();
+    }
+    if scheme.basic.is_some() {
+        return "Basic credentials".to_owned();
+    }
+    let members = scheme.all_of.iter().chain(&scheme.any_of).flatten().map(summary).collect::<Vec<_>>();
+    members.join(if scheme.all_of.is_some() { " and " } else { " or " })
+}

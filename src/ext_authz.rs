@@ -1,0 +1,307 @@
+//! The `ext_authz` gRPC service: read the question, check, record, answer.
+//!
+//! Every path out of here is a well-formed response. A message that cannot be decoded, a body over the limit or the
+//! budget, a missed deadline and a panic are all denials; none is left to the proxy's idea of an error. What
+//! remains for the proxy's `status_on_error` is that nobody answers at all.
+
+pub mod budget;
+pub mod message;
+pub mod request;
+pub mod response;
+
+use crate::{
+    check::{self, Examined, Outcome},
+    clock::Clock,
+    config::compile::Limits,
+    decision::{Decision, Denial, Fault, Rejection},
+    endpoint::Endpoints,
+    store::Store,
+    telemetry::{CheckEvent, Telemetry},
+};
+use arc_swap::ArcSwap;
+use budget::{Budget, Metered};
+use bytes::{Buf as _, Bytes};
+use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use message::CheckRequest;
+use prost::Message as _;
+use response::TRUSTED_PREFIX;
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    server::{Grpc, NamedService, UnaryService},
+};
+use tower_service::Service;
+
+/// The service's name, as health checks ask for it.
+pub const SERVICE: &str = "envoy.service.auth.v3.Authorization";
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// Room for headers beside the body in one message.
+const HEADROOM: usize = 1 << 20;
+/// Bodies longer than this are hashed on another thread: at 1.5 GB/s they would hold up everybody else's check.
+const OFFLOAD_ABOVE: usize = 256 << 10;
+
+/// What a check needs, shared by all connections.
+#[derive(Debug)]
+pub struct Gate {
+    /// The receivers in force; swapped whole by a reload, taken once by a check.
+    pub endpoints: ArcSwap<Endpoints>,
+    /// State; survives reloads.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// Metrics and log.
+    pub telemetry: Telemetry,
+    /// Bounds, as they were at start.
+    pub limits: Limits,
+    /// Bytes of bodies in flight.
+    pub budget: Arc<Budget>,
+}
+
+impl Gate {
+    /// Answers one question.
+    async fn answer(self: Arc<Self>, question: Question) -> CheckResponse {
+        let begun = self.clock.now();
+        let endpoints = self.endpoints.load_full();
+        let (request, outcome) = match question {
+            Question::Read(request) => {
+                let deadline = tokio::time::timeout(self.limits.deadline, self.decide(request, endpoints));
+                match deadline.await {
+                    Ok(decided) => decided,
+                    Err(_) => (CheckRequest::default(), denied(Fault::DeadlineExceeded)),
+                }
+            }
+            Question::Refused(denial) => (CheckRequest::default(), denied(denial)),
+        };
+        let request_id = request::request_id(&request);
+        let took = self.clock.now().monotonic.saturating_sub(begun.monotonic);
+        self.telemetry.record(&CheckEvent { outcome: &outcome, request: &request, request_id, took });
+        response::respond(&outcome, request_id, trusted_names(&request))
+    }
+
+    async fn decide(&self, request: CheckRequest, endpoints: Arc<Endpoints>) -> (CheckRequest, Outcome) {
+        let now = self.clock.now();
+        let (request, examined) = if request.body_length() > OFFLOAD_ABOVE {
+            let work = tokio::task::spawn_blocking(move || {
+                let examined = examine(&request, now, &endpoints);
+                (request, examined)
+            });
+            match work.await {
+                Ok(done) => done,
+                Err(_) => (CheckRequest::default(), Err(Fault::Internal.into())),
+            }
+        } else {
+            let examined = examine(&request, now, &endpoints);
+            (request, examined)
+        };
+        let outcome = match examined {
+            Ok(examined) => check::settle(examined, &self.store, now).await,
+            Err(denial) => {
+                if denial == Fault::Internal.into() {
+                    self.telemetry.panicked();
+                }
+                denied(denial)
+            }
+        };
+        (request, outcome)
+    }
+}
+
+/// Examines, and turns a panic into a fault of this one check. Nothing that is shared is held across it.
+fn examine(request: &CheckRequest, now: crate::clock::Now, endpoints: &Endpoints) -> Result<Examined, Denial> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let delivery = request.delivery()?;
+        Ok(check::examine(&delivery, now, endpoints))
+    }))
+    .unwrap_or(Err(Fault::Internal.into()))
+}
+
+fn denied(denial: impl Into<Denial>) -> Outcome {
+    Outcome { endpoint: None, decision: Decision::Deny(denial.into()) }
+}
+
+/// Names with the trusted prefix that the client sent.
+fn trusted_names(request: &CheckRequest) -> impl Iterator<Item = &[u8]> {
+    let http = request.http();
+    let lines = http
+        .and_then(|http| http.header_map.as_ref())
+        .into_iter()
+        .flat_map(|map| map.headers.iter().map(|line| &line.key));
+    let joined = http.into_iter().flat_map(|http| http.headers.iter().map(|entry| &entry.key));
+    lines.chain(joined).map(AsRef::as_ref).filter(|name: &&[u8]| name.starts_with(TRUSTED_PREFIX.as_bytes()))
+}
+
+/// A question, or why it cannot be put.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every one is the large one, and it is moved, not kept")]
+enum Question {
+    Read(CheckRequest),
+    Refused(Denial),
+}
+
+/// Reads [`CheckRequest`]s and writes `CheckResponse`s.
+#[derive(Debug, Clone, Copy, Default)]
+struct CheckCodec;
+
+impl Codec for CheckCodec {
+    type Encode = CheckResponse;
+    type Decode = Question;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Decoder for CheckCodec {
+    type Item = Question;
+    type Error = Status;
+
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Question>, Status> {
+        // Taking the message as one `Bytes` is what lets every field be a slice of it.
+        let bytes: Bytes = message.copy_to_bytes(message.remaining());
+        let question = CheckRequest::decode(bytes)
+            .map_or_else(|_| Question::Refused(Rejection::RequestMalformed.into()), Question::Read);
+        Ok(Some(question))
+    }
+}
+
+impl Encoder for CheckCodec {
+    type Item = CheckResponse;
+    type Error = Status;
+
+    fn encode(&mut self, response: CheckResponse, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        response.encode(into).map_err(|_| Status::internal("the response does not fit"))
+    }
+}
+
+/// The gRPC service over a [`Gate`].
+#[derive(Debug, Clone)]
+pub struct Authorization(Arc<Gate>);
+
+impl Authorization {
+    /// A service over `gate`.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>) -> Self {
+        Self(gate)
+    }
+
+    fn codec(&self) -> Grpc<CheckCodec> {
+        Grpc::new(CheckCodec).max_decoding_message_size(self.0.limits.body.saturating_add(HEADROOM))
+    }
+
+    async fn call(self, request: http::Request<Body>) -> http::Response<Body> {
+        let charge = self.0.budget.open();
+        let metered = request.map(|body| Metered::new(body, Arc::clone(&charge)));
+        let response = self.codec().unary(Check(Arc::clone(&self.0), None), metered).await;
+        let denial: Denial = match Status::from_header_map(response.headers()).map(|status| status.code()) {
+            None | Some(Code::Ok | Code::Unimplemented) => return response,
+            _ if charge.refused() => Fault::Overloaded.into(),
+            Some(Code::OutOfRange) => Rejection::BodyTruncated.into(),
+            Some(_) => Rejection::RequestMalformed.into(),
+        };
+        // The message could not be read. Ask an empty question instead, to which the answer is that denial.
+        let empty = http::Request::new(Body::new(EmptyMessage(true)));
+        self.codec().unary(Check(self.0.clone(), Some(denial)), empty).await
+    }
+}
+
+/// One call: the question is answered, or refused before it was read.
+struct Check(Arc<Gate>, Option<Denial>);
+
+impl UnaryService<Question> for Check {
+    type Response = CheckResponse;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<CheckResponse>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Question>) -> Self::Future {
+        let gate = Arc::clone(&self.0);
+        let question = self.1.map_or_else(|| request.into_inner(), Question::Refused);
+        Box::pin(async move { Ok(tonic::Response::new(gate.answer(question).await)) })
+    }
+}
+
+/// A gRPC message without content: no compression, length zero.
+struct EmptyMessage(bool);
+
+impl http_body::Body for EmptyMessage {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        let frame = self.0.then(|| Ok(http_body::Frame::data(Bytes::from_static(&[0; 5]))));
+        self.0 = false;
+        Poll::Ready(frame)
+    }
+}
+
+impl NamedService for Authorization {
+    const NAME: &'static str = SERVICE;
+}
+
+impl Service<http::Request<Body>> for Authorization {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != CHECK {
+            return Box::pin(async { Ok(Status::unimplemented("").into_http()) });
+        }
+        let service = self.clone();
+        Box::pin(async move { Ok(service.call(request).await) })
+    }
+}
+
+/// The check service and the standard health service on one listener, told apart by path. A router would do the
+/// same for four per cent of a check.
+#[derive(Debug, Clone)]
+pub struct Routes<H> {
+    check: Authorization,
+    health: H,
+}
+
+impl<H> Routes<H> {
+    /// Both services.
+    pub fn new(check: Authorization, health: H) -> Self {
+        Self { check, health }
+    }
+}
+
+impl<H> Service<http::Request<Body>> for Routes<H>
+where
+    H: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + NamedService,
+    H::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.health.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let is_health = request.uri().path().trim_start_matches('/').starts_with(H::NAME);
+        if is_health { Box::pin(self.health.call(request)) } else { Service::call(&mut self.check, request) }
+    }
+}

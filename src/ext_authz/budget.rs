@@ -1,0 +1,137 @@
+//! A bound on the bytes of all bodies in flight.
+//!
+//! Bytes are charged as they arrive, not as a message announces them, so a thousand streams that announce 25 MiB and
+//! send nothing cost nothing. When the budget is spent the stream at hand is cut and its check denied with 503; the
+//! others go on.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+use tonic::Status;
+
+/// Bytes in flight, and how many may be.
+#[derive(Debug)]
+pub struct Budget {
+    limit: usize,
+    spent: AtomicUsize,
+}
+
+/// What one check has been charged; given back when it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<Budget>,
+    bytes: AtomicUsize,
+    refused: AtomicBool,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, spent: AtomicUsize::new(0) })
+    }
+
+    /// Opens an account for one check.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> Arc<Charge> {
+        Arc::new(Charge { budget: Arc::clone(self), bytes: AtomicUsize::new(0), refused: AtomicBool::new(false) })
+    }
+
+    /// Bytes in flight.
+    #[must_use]
+    pub fn spent(&self) -> usize {
+        self.spent.load(Ordering::Relaxed)
+    }
+}
+
+impl Charge {
+    /// Charges `bytes`, if there are that many left.
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.budget.spent.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before.checked_add(bytes).is_some_and(|after| after <= self.budget.limit);
+        if fits {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        } else {
+            self.budget.spent.fetch_sub(bytes, Ordering::Relaxed);
+            self.refused.store(true, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Whether something was not granted.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.spent.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
+}
+
+/// A request body that is charged as it arrives.
+#[derive(Debug)]
+pub struct Metered<B> {
+    body: B,
+    charge: Arc<Charge>,
+}
+
+impl<B> Metered<B> {
+    /// Meters `body`.
+    pub fn new(body: B, charge: Arc<Charge>) -> Self {
+        Self { body, charge }
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Metered<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && !self.charge.take(data.len())
+        {
+            return Poll::Ready(Some(Err(Status::resource_exhausted("too many bodies in flight"))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_given_back() {
+        let budget = Budget::new(10);
+        let (a, b) = (budget.open(), budget.open());
+        assert!(a.take(6));
+        assert!(!b.take(5));
+        assert!(b.refused() && !a.refused());
+        assert!(b.take(4));
+        drop(a);
+        assert_eq!(budget.spent(), 4);
+        assert!(!b.take(usize::MAX), "no overflow");
+        drop(b);
+        assert_eq!(budget.spent(), 0);
+    }
+}

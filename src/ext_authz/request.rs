@@ -1,0 +1,153 @@
+//! From Envoy's question to a [`Delivery`]. The only place that knows how Envoy tells things: `headers` or
+//! `header_map`, `body` or `raw_body`, and how a body that was cut shows.
+
+use super::message::{CheckRequest, HttpRequest};
+use crate::{
+    decision::Rejection,
+    delivery::{Body, Delivery, Headers},
+};
+use bytes::Bytes;
+
+/// The header with which Envoy says whether it cut the body. A client's own copy never reaches a check.
+pub const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
+/// The key under which a route names its endpoint.
+const ENDPOINT: &[u8] = b"endpoint";
+
+impl CheckRequest {
+    /// The request's HTTP part.
+    #[must_use]
+    pub fn http(&self) -> Option<&HttpRequest> {
+        self.attributes.as_ref()?.request.as_ref()?.http.as_ref()
+    }
+
+    /// Bytes of body that came along.
+    #[must_use]
+    pub fn body_length(&self) -> usize {
+        self.http().map_or(0, |http| http.raw_body.len().max(http.body.len()))
+    }
+
+    /// The delivery this asks about.
+    pub fn delivery(&self) -> Result<Delivery<'_>, Rejection> {
+        let attributes = self.attributes.as_ref().ok_or(Rejection::RequestMalformed)?;
+        let http = self.http().ok_or(Rejection::RequestMalformed)?;
+        let headers = http.header_lines()?;
+        let (method, target, host) = (text(&http.method)?, text(&http.path)?, text(&http.host)?);
+        if method.is_empty() || target.is_empty() {
+            return Err(Rejection::RequestMalformed);
+        }
+        // The last entry wins, as in a protobuf map.
+        let route = attributes.context_extensions.iter().rev().find(|entry| entry.key == ENDPOINT);
+        let peer = || {
+            std::str::from_utf8(&attributes.source.as_ref()?.address.as_ref()?.socket_address.as_ref()?.address).ok()
+        };
+        Ok(Delivery {
+            method,
+            target,
+            host,
+            body: http.whole_body(&headers),
+            headers,
+            peer: peer().and_then(|address| address.parse().ok()),
+            route_endpoint: route.map(|entry| text(&entry.value)).transpose()?,
+        })
+    }
+}
+
+impl HttpRequest {
+    fn header_lines(&self) -> Result<Headers<'_>, Rejection> {
+        let joined = || self.headers.iter().map(|entry| (&entry.key[..], &entry.value[..])).collect::<Vec<_>>();
+        let Some(map) = self.header_map.as_ref().filter(|map| !map.headers.is_empty()) else {
+            return Ok(Headers::from_joined(joined()));
+        };
+        let lines: Vec<(&[u8], &[u8])> = map
+            .headers
+            .iter()
+            .map(|line| (&line.key[..], if line.raw_value.is_empty() { &line.value[..] } else { &line.raw_value[..] }))
+            .collect();
+        // No Envoy sends both. If something in between did, the two must tell the same story.
+        if self.headers.is_empty() || agree(&lines, &joined()) {
+            Ok(Headers::from_lines(lines))
+        } else {
+            Err(Rejection::HeadersAmbiguous)
+        }
+    }
+
+    /// The body, or why there is none to verify. `size` is what Envoy received, whatever it sent along.
+    fn whole_body(&self, headers: &Headers<'_>) -> Body<'_> {
+        let mut was_buffered = false;
+        for (_, value) in headers.iter().filter(|(name, _)| *name == PARTIAL_BODY.as_bytes()) {
+            was_buffered = true;
+            if value != b"false" {
+                return Body::Truncated;
+            }
+        }
+        let is_size = |length: usize| self.size < 0 || i64::try_from(length) == Ok(self.size);
+        match (self.raw_body.as_ref(), self.body.as_ref()) {
+            ([], []) if self.announces_body(headers, was_buffered) => Body::Missing,
+            ([], []) if self.size > 0 => Body::Missing,
+            ([], []) => Body::Whole(&[]),
+            (raw, _) if !raw.is_empty() => {
+                if is_size(raw.len()) {
+                    Body::Whole(raw)
+                } else {
+                    Body::Truncated
+                }
+            }
+            (_, text) => {
+                if is_size(text.len()) {
+                    Body::Text(text)
+                } else {
+                    Body::Altered
+                }
+            }
+        }
+    }
+
+    /// Whether an empty body is at odds with what the request says of itself: then the filter was not told to send
+    /// bodies, and what the upstream would get is not nothing.
+    fn announces_body(&self, headers: &Headers<'_>, was_buffered: bool) -> bool {
+        let mut length = None;
+        for (name, value) in headers.iter() {
+            match name {
+                b"content-length" => length = Some(value),
+                b"transfer-encoding" if !was_buffered => return true,
+                _ => {}
+            }
+        }
+        match length {
+            Some(length) => length.iter().any(|digit| *digit != b'0'),
+            // From HTTP/2 on a body needs no announcement. Without Envoy's word that it looked, none is no proof.
+            None => {
+                let bodiless_method = matches!(self.method.as_ref(), b"GET" | b"HEAD" | b"OPTIONS" | b"DELETE");
+                !was_buffered && !bodiless_method && !self.protocol.starts_with(b"HTTP/1")
+            }
+        }
+    }
+}
+
+/// Whether lines and joined headers hold the same names and values.
+fn agree(lines: &[(&[u8], &[u8])], joined: &[(&[u8], &[u8])]) -> bool {
+    let together = |name: &[u8]| {
+        let values: Vec<&[u8]> = lines.iter().filter(|(key, _)| *key == name).map(|(_, value)| *value).collect();
+        values.join(&b','.to_owned())
+    };
+    lines.iter().all(|(name, _)| joined.iter().any(|(key, _)| key == name))
+        && joined.iter().all(|(name, value)| together(name) == *value)
+}
+
+fn text(bytes: &Bytes) -> Result<&str, Rejection> {
+    std::str::from_utf8(bytes).map_err(|_| Rejection::RequestMalformed)
+}
+
+/// What a check is called in logs and told to the sender: the proxy's request id, else Envoy's stream id, if it is
+/// a plain word.
+#[must_use]
+pub fn request_id(request: &CheckRequest) -> &str {
+    let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let Some(http) = request.http() else { return "-" };
+    let lines = http.header_map.iter().flat_map(|map| map.headers.iter());
+    let raw = lines
+        .filter(|line| line.key == "x-request-id")
+        .map(|line| if line.raw_value.is_empty() { &line.value } else { &line.raw_value });
+    let joined = http.headers.iter().filter(|entry| entry.key == "x-request-id").map(|entry| &entry.value);
+    raw.chain(joined).chain([&http.id]).filter_map(|id| std::str::from_utf8(id).ok()).find(plain).unwrap_or("-")
+}

@@ -1,0 +1,175 @@
+//! From a decision to Envoy's answer. The only constructor of a `CheckResponse`, and the only table of statuses.
+//!
+//! Three shapes exist. *OK with `ok_response`* forwards. *Not OK with `denied_response`* replies; an answer to a
+//! handshake is such a reply with status 200, and is no denial. Nothing else is ever built: an empty response, an OK
+//! status alone, or OK with a denied response would all *allow* (envoy-facts 4.6).
+//!
+//! A fault is a denied 503, not a gRPC error and not an `error_response`: those two let the proxy's
+//! `failure_mode_allow` turn "we could not tell" into an allow.
+//!
+//! `append` and `append_action` are never set (4.4, 5.1), and no header is both set and removed (5.2).
+
+use super::request::PARTIAL_BODY;
+use crate::{
+    check::Outcome,
+    decision::{Allowed, Answer, Decision, Denial, Rejection, Reply},
+    endpoint::Endpoint,
+    secret::Label,
+};
+use envoy_types::pb::{
+    envoy::{
+        config::core::v3::{HeaderValue, HeaderValueOption},
+        service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
+        r#type::v3::HttpStatus,
+    },
+    google::{
+        protobuf::{Struct, Value, value::Kind},
+        rpc::Status,
+    },
+};
+
+/// Headers that only hookwarden may set.
+pub const TRUSTED_PREFIX: &str = "x-hookwarden-";
+/// `google.rpc.Code.PERMISSION_DENIED`; any code but OK means "send the denied response".
+const NOT_FORWARDED: i32 = 7;
+/// Seconds after which a provider should try again.
+const RETRY_AFTER: &str = "5";
+
+/// The answer to Envoy. `sent` are the names of headers with the trusted prefix that the client sent.
+#[must_use]
+pub fn respond<'a>(outcome: &Outcome, request_id: &str, sent: impl Iterator<Item = &'a [u8]>) -> CheckResponse {
+    let endpoint = outcome.endpoint.as_deref();
+    let (code, http_response) = match &outcome.decision {
+        Decision::Allow(allowed) => (0, HttpResponse::OkResponse(forward(allowed, endpoint, sent))),
+        Decision::Answer(answer) => (NOT_FORWARDED, HttpResponse::DeniedResponse(denied(answered(answer)))),
+        Decision::Deny(denial) => {
+            (NOT_FORWARDED, HttpResponse::DeniedResponse(denied(refusal(*denial, endpoint, request_id))))
+        }
+    };
+    CheckResponse {
+        status: Some(Status { code, ..Status::default() }),
+        dynamic_metadata: Some(metadata(outcome, request_id)),
+        http_response: Some(http_response),
+    }
+}
+
+fn forward<'a>(allowed: &Allowed, endpoint: Option<&Endpoint>, sent: impl Iterator<Item = &'a [u8]>) -> OkHttpResponse {
+    let mut headers = Vec::with_capacity(6);
+    if let Some(endpoint) = endpoint {
+        headers.push(header("x-hookwarden-endpoint", &endpoint.name));
+        headers.push(header("x-hookwarden-provider", &endpoint.provider));
+    }
+    match allowed {
+        Allowed::Admitted(admitted) => {
+            headers.push(header("x-hookwarden-verified-by", admitted.evidence().as_str()));
+            if let Some(label) = admitted.secret() {
+                headers.push(header("x-hookwarden-secret-id", &label.id));
+                headers
+                    .extend(label.tags.iter().map(|(name, value)| header(&format!("x-hookwarden-tag-{name}"), value)));
+            }
+        }
+        Allowed::Observed(observed) => {
+            headers.push(header("x-hookwarden-verified-by", "observe"));
+            headers.push(header("x-hookwarden-reason", observed.rejection().as_str()));
+        }
+    }
+    let headers_to_remove = spoofed(&headers, sent);
+    OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
+}
+
+/// What a client sent under the trusted prefix and is not overwritten anyway. Setting overwrites every copy;
+/// removing what is set would lose ours.
+fn spoofed<'a>(set: &[HeaderValueOption], sent: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
+    let is_set = |name: &str| set.iter().any(|h| h.header.as_ref().is_some_and(|h| h.key == name));
+    let mut remove = vec![PARTIAL_BODY.to_owned()];
+    for name in sent.filter_map(|name| std::str::from_utf8(name).ok()) {
+        if !is_set(name) && !remove.iter().any(|other| other == name) {
+            remove.push(name.to_owned());
+        }
+    }
+    remove
+}
+
+/// An answer, with what keeps a browser from making anything of it: it is served from the operator's own origin.
+fn answered(answer: &Answer) -> Reply {
+    let mut reply = answer.reply.clone();
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("cache-control", "no-store"),
+        ("content-security-policy", "default-src 'none'"),
+    ] {
+        if !reply.headers.iter().any(|(other, _)| other == name) {
+            reply.headers.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    reply
+}
+
+/// What a refused sender gets: a status and an id to ask about, unless the configuration has a text.
+#[must_use]
+pub fn refusal(denial: Denial, endpoint: Option<&Endpoint>, request_id: &str) -> Reply {
+    let (status, body) = match denial {
+        Denial::Rejection(rejection) => endpoint
+            .and_then(|endpoint| endpoint.refusals.find(rejection))
+            .map_or((rejection.status(), None), |refusal| refusal.reply(rejection)),
+        Denial::Fault(fault) => (fault.status(), None),
+    };
+    let (content_type, body) = body.map_or_else(
+        || ("text/plain; charset=utf-8", format!("rejected, request {request_id}\n")),
+        |(content_type, text)| (*content_type, text.clone()),
+    );
+    let mut headers = vec![
+        ("content-type".to_owned(), content_type.to_owned()),
+        ("x-content-type-options".to_owned(), "nosniff".to_owned()),
+        ("x-hookwarden-request-id".to_owned(), request_id.to_owned()),
+    ];
+    match (denial, endpoint) {
+        (Denial::Rejection(Rejection::MethodNotAllowed), Some(endpoint)) => {
+            headers.push(("allow".to_owned(), endpoint.allow()));
+        }
+        (Denial::Fault(_), _) => headers.push(("retry-after".to_owned(), RETRY_AFTER.to_owned())),
+        (Denial::Rejection(_), _) => {}
+    }
+    Reply { status, headers, body }
+}
+
+/// A reply in Envoy's words. Statuses that have no body get none (4.3); a value that could end a line is dropped
+/// whole, though none can get here.
+fn denied(reply: Reply) -> DeniedHttpResponse {
+    let clean = |value: &str| value.bytes().all(|b| b == b'\t' || (b' '..0x7f).contains(&b));
+    let status = if (200..=599).contains(&reply.status) { i32::from(reply.status) } else { 503 };
+    let headers =
+        reply.headers.iter().filter(|(_, value)| clean(value)).map(|(name, value)| header(name, value)).collect();
+    let body = if matches!(status, 204 | 205 | 304) { String::new() } else { reply.body };
+    DeniedHttpResponse { status: Some(HttpStatus { code: status }), headers, body }
+}
+
+fn header(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
+        ..HeaderValueOption::default()
+    }
+}
+
+/// What the proxy's access log may say, under the filter's namespace.
+fn metadata(outcome: &Outcome, request_id: &str) -> Struct {
+    let mut fields = std::collections::HashMap::with_capacity(8);
+    let mut set = |name: &str, value: &str| {
+        fields.insert(name.to_owned(), Value { kind: Some(Kind::StringValue(value.to_owned())) });
+    };
+    set("decision", outcome.decision.as_str());
+    set("reason", outcome.decision.reason());
+    set("request_id", request_id);
+    if let Some(endpoint) = &outcome.endpoint {
+        set("endpoint", &endpoint.name);
+        set("provider", &endpoint.provider);
+    }
+    if let Decision::Allow(Allowed::Admitted(admitted)) = &outcome.decision {
+        set("verified_by", admitted.evidence().as_str());
+        if let Some(label) = admitted.secret() {
+            let label: &Label = label;
+            set("secret_id", &label.id);
+        }
+    }
+    Struct { fields }
+}

@@ -1,0 +1,257 @@
+//! Listeners, reload and shutdown.
+//!
+//! One current-thread runtime does all I/O: on this workload a multi-threaded one costs half as much again. Only
+//! large bodies and the disk leave it.
+//!
+//! Start: the configuration is valid or there is no process. Reload: parse, compile, swap; any problem keeps what is
+//! in force. Shutdown: readiness goes first, then the listener, and checks in flight finish, within a bound.
+
+mod admin;
+mod incoming;
+
+use crate::{
+    clock::Clock,
+    config::{self, Compiled, Context, Loaded, Problem, compile::Address},
+    ext_authz::{Authorization, Gate, Routes, SERVICE, budget::Budget},
+    store::Store,
+    telemetry::Telemetry,
+};
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tonic_health::ServingStatus;
+
+/// How long checks in flight may take to finish after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(9);
+/// h2 windows: below this big bodies crawl, above it nothing is gained (docs/performance).
+const WINDOW: u32 = 1 << 20;
+/// Streams per connection. Envoy opens another connection when it needs more.
+const MAX_STREAMS: u32 = 1024;
+/// Header list of a gRPC request; Envoy's is some hundred bytes.
+const MAX_HEADER_LIST: u32 = 16 << 10;
+
+/// A process that is about to serve.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    listen: config::compile::Listen,
+    started_with: StartedWith,
+    ready: Arc<AtomicBool>,
+}
+
+/// What only a restart changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct StartedWith {
+    listen: config::compile::Listen,
+    limits: config::compile::Limits,
+    store: crate::store::StoreKind,
+}
+
+impl StartedWith {
+    fn of(compiled: &Compiled) -> Self {
+        Self { listen: compiled.listen.clone(), limits: compiled.limits, store: compiled.store.clone() }
+    }
+}
+
+impl Server {
+    /// Opens the store and prepares everything that a valid configuration asks for.
+    pub fn prepare(path: &Path, loaded: Loaded, context: Context, clock: Clock) -> anyhow::Result<Self> {
+        let Loaded { compiled, warnings } = loaded;
+        warn(path, &warnings);
+        announce_tokens(&context, &[]);
+        let telemetry = Telemetry::new().context("cannot make the metrics")?;
+        telemetry.configured(&compiled.endpoints, clock.now());
+        let gate = Gate {
+            store: Store::open(&compiled.store, clock.now())?,
+            clock,
+            telemetry,
+            limits: compiled.limits,
+            budget: Budget::new(compiled.limits.bodies_in_flight),
+            endpoints: ArcSwap::from_pointee(crate::endpoint::Endpoints::default()),
+        };
+        let started_with = StartedWith::of(&compiled);
+        gate.endpoints.store(Arc::new(compiled.endpoints));
+        Ok(Self {
+            path: path.to_owned(),
+            context: Arc::new(context),
+            gate: Arc::new(gate),
+            listen: compiled.listen,
+            started_with,
+            ready: Arc::new(AtomicBool::new(false)),
+        })
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (stop, stopped) = watch::channel(false);
+
+        let admin = match self.listen.admin {
+            Some(address) => Some(admin::bind(address, Arc::clone(&self.gate), Arc::clone(&self.ready)).await?),
+            None => None,
+        };
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", ServingStatus::Serving).await;
+        health.set_service_status(SERVICE, ServingStatus::Serving).await;
+        let routes = Routes::new(Authorization::new(Arc::clone(&self.gate)), health_service);
+        let (address, serving) = self.listen(routes, stopped).await?;
+        let mut serving = std::pin::pin!(serving);
+        self.ready.store(true, Ordering::Release);
+        let admin_address = admin.as_ref().map(ToString::to_string);
+        tracing::info!(ext_authz = address, admin = admin_address, version = env!("CARGO_PKG_VERSION"), "ready");
+
+        loop {
+            tokio::select! {
+                ended = &mut serving => return ended.context("the ext_authz listener failed"),
+                _ = hangup.recv() => self.reload().await,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+
+        tracing::info!("draining");
+        self.ready.store(false, Ordering::Release);
+        health.set_service_status("", ServingStatus::NotServing).await;
+        health.set_service_status(SERVICE, ServingStatus::NotServing).await;
+        stop.send_replace(true);
+        if let Ok(ended) = tokio::time::timeout(DRAIN, serving).await {
+            ended.context("the ext_authz listener failed")?;
+        } else {
+            tracing::warn!("checks were still in flight after {} s", DRAIN.as_secs());
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Binds the `ext_authz` listener; what is returned serves it.
+    async fn listen<H>(
+        &self,
+        routes: Routes<H>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<(String, impl Future<Output = Result<(), tonic::transport::Error>>)>
+    where
+        Routes<H>: tower_service::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<tonic::body::Body>,
+                Error = std::convert::Infallible,
+            > + Clone
+            + Send
+            + 'static,
+        <Routes<H> as tower_service::Service<http::Request<tonic::body::Body>>>::Future: Send,
+    {
+        let server = tonic::transport::Server::builder()
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_header_list_size(MAX_HEADER_LIST)
+            .http2_keepalive_interval(Some(Duration::from_secs(60)));
+        let bound = incoming::bind(&self.listen.ext_authz, self.listen.socket_mode).await?;
+        let address = bound.address();
+        let serving = async move {
+            // An error means that the sender is gone, which is a stop too.
+            let stop = async move { while !*stopped.borrow_and_update() && stopped.changed().await.is_ok() {} };
+            match bound {
+                incoming::Bound::Tcp(incoming) => server.serve_with_incoming_shutdown(routes, incoming, stop).await,
+                incoming::Bound::Unix(incoming) => server.serve_with_incoming_shutdown(routes, incoming, stop).await,
+            }
+        };
+        Ok((address, serving))
+    }
+
+    /// Loads the configuration again, and puts it in force if nothing is wrong with it.
+    async fn reload(&self) {
+        let (path, context, clock) = (self.path.clone(), Arc::clone(&self.context), self.gate.clock);
+        let known: Vec<String> = generated(&context);
+        // Files are read and keys parsed elsewhere; checks go on meanwhile.
+        let loading = tokio::task::spawn_blocking(move || {
+            let context = Context { now: clock.now(), generated: std::sync::Mutex::new(tokens(&context)) };
+            (config::load(&path, &context), context)
+        });
+        let Ok((loaded, context)) = loading.await else {
+            self.gate.telemetry.reloaded(false);
+            tracing::error!("the reload failed; the configuration in force stays");
+            return;
+        };
+        match loaded {
+            Ok(Loaded { compiled, warnings }) => {
+                warn(&self.path, &warnings);
+                self.keep_tokens(&context);
+                announce_tokens(&context, &known);
+                if StartedWith::of(&compiled) != self.started_with {
+                    tracing::warn!("`listen`, `limits` and `store` take effect at the next start");
+                }
+                self.gate.telemetry.configured(&compiled.endpoints, clock.now());
+                self.gate.endpoints.store(Arc::new(compiled.endpoints));
+                self.gate.telemetry.reloaded(true);
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(problems) => {
+                self.gate.telemetry.reloaded(false);
+                for problem in &problems.problems {
+                    tracing::error!(
+                        problem = problem.line(&problems.file),
+                        "the configuration was not reloaded; the one in force stays"
+                    );
+                }
+            }
+        }
+    }
+
+    fn keep_tokens(&self, from: &Context) {
+        *self.context.generated.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tokens(from);
+    }
+}
+
+fn tokens(context: &Context) -> std::collections::BTreeMap<String, String> {
+    context.generated.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+fn generated(context: &Context) -> Vec<String> {
+    tokens(context).into_keys().collect()
+}
+
+/// Says what should be looked at.
+fn warn(path: &Path, warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!(place = warning.line(&path.display().to_string()), "look at this");
+    }
+}
+
+/// Prints every token made by this process, once, on standard error and never through the log: whoever reads the
+/// log later must not find it.
+fn announce_tokens(context: &Context, known: &[String]) {
+    use std::io::Write as _;
+    for (endpoint, token) in tokens(context) {
+        if !known.contains(&endpoint) {
+            let line =
+                format!("endpoint `{endpoint}` has no secret; its verify token until the next start is {token}\n");
+            if std::io::stderr().write_all(line.as_bytes()).is_err() {
+                tracing::warn!(endpoint, "a verify token was made but cannot be printed");
+            }
+        }
+    }
+}
+
+/// How a listener is told in the log.
+fn display(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    }
+}

@@ -1,0 +1,23 @@
+//! Everything that is tested through public doors. One executable, because linking is what takes the time.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod suite {
+    pub(crate) mod gate;
+    pub(crate) mod vector;
+
+    mod architecture;
+    mod cli;
+    mod config;
+    mod documentation;
+    mod ext_authz;
+    mod lifecycle;
+    mod properties;
+    mod vectors;
+}

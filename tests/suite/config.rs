@@ -1,0 +1,109 @@
+//! Configurations: what is wrong with them, in the words a person reads.
+
+use hookwarden::{
+    clock::{Clock, UnixSeconds},
+    config::{self, Context},
+    provider,
+};
+use std::fs;
+
+fn context() -> Context {
+    Context::new(Clock::fixed(UnixSeconds(1_795_435_200)).now())
+}
+
+fn told(name: &str, text: &[u8]) -> String {
+    match config::parse(name, text, &context()) {
+        Ok(loaded) => {
+            let warnings: Vec<String> =
+                loaded.warnings.iter().map(|warning| format!("warning: {}\n", warning.line(name))).collect();
+            format!("{}ok\n", warnings.concat())
+        }
+        Err(problems) => format!("{problems}\n"),
+    }
+}
+
+#[test]
+fn every_problem_of_every_bad_file() {
+    let mut names: Vec<_> = fs::read_dir("tests/config").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    let mut text = String::new();
+    for name in names.iter().filter_map(|name| name.to_str()) {
+        let told = told(name, &fs::read(format!("tests/config/{name}")).unwrap());
+        assert!(!told.contains("canary"), "{name} prints a secret: {told}");
+        text.push_str(&format!("=== {name}\n{told}\n"));
+    }
+    insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "../snapshots" }, {
+        insta::assert_snapshot!("config", text);
+    });
+}
+
+#[test]
+fn the_schema_is_the_one_that_was_published() {
+    insta::with_settings!({ prepend_module_to_snapshot => false, snapshot_path => "../snapshots" }, {
+        insta::assert_snapshot!("schema", format!("{:#}", config::schema()));
+    });
+}
+
+fn as_json(text: &str) -> serde_json::Value {
+    serde_yaml::from_str::<serde_json::Value>(text).unwrap()
+}
+
+/// The schema and the reader judge the same shape: what one refuses for its shape, so does the other.
+#[test]
+fn the_schema_agrees_with_the_reader() {
+    let schema = jsonschema::validator_for(&config::schema()).unwrap();
+    let valid = fs::read_to_string("deploy/hookwarden.yaml").unwrap();
+    let errors: Vec<String> = schema.iter_errors(&as_json(&valid)).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    for (what, text) in [
+        ("an unknown field", "endpoints: { e: { provider: github, secrts: [] } }"),
+        ("a wrong type", "endpoints: { e: { provider: [github] } }"),
+        ("an unknown word", "endpoints: { e: { provider: github, mode: permissive } }"),
+        ("a missing field", "endpoints: { e: { provider: github, secrets: [{ file: /x }] } }"),
+        (
+            "a deep unknown field",
+            "endpoints: { e: { scheme: { hmac: { hash: sha256, signed_content: '{body}', signature: { header: x, encoding: hex, case: any } } } } }",
+        ),
+        ("two schemes in one", "endpoints: { e: { scheme: { basic: {}, token: { header: x } } } }"),
+    ] {
+        assert!(!schema.is_valid(&as_json(text)), "the schema takes {what}");
+        assert!(config::parse("c", text.as_bytes(), &context()).is_err(), "the reader takes {what}");
+    }
+}
+
+#[test]
+fn every_preset_is_written_in_the_users_words() {
+    let scheme = serde_json::json!({ "type": "object", "$ref": "#/$defs/Scheme", "$defs": config::schema()["$defs"] });
+    let validator = jsonschema::validator_for(&scheme).unwrap();
+    for name in provider::names() {
+        let preset = provider::find(name).unwrap_or_else(|| panic!("{name} cannot be read"));
+        assert!(!preset.docs.is_empty() && !preset.title.is_empty(), "{name} says nothing of its source");
+        let text = as_json(provider::text(name).unwrap());
+        let errors: Vec<String> = validator.iter_errors(&text["scheme"]).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+        // And a user who copies it into `scheme:` gets the same.
+        let mut own = serde_json::json!({ "scheme": text["scheme"], "challenges": text.get("challenges").cloned().unwrap_or(serde_json::json!([])) });
+        let pem = include_str!("../fixtures/rsa-2048.pub.pem");
+        let key = if text["scheme"].get("http_signature").is_some() { "public_keys" } else { "secrets" };
+        own[key] = match key {
+            "secrets" => serde_json::json!([{ "id": "s", "inline": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }]),
+            _ => serde_json::json!([{ "id": "k", "inline": pem, "format": "pem" }]),
+        };
+        let text = serde_json::json!({ "endpoints": { "own": own } }).to_string();
+        if let Err(problems) = config::parse(name, text.as_bytes(), &context()) {
+            panic!("{name}: {problems}");
+        }
+    }
+}
+
+/// Half-written and corrupted files are problems, never panics, and never a configuration by accident.
+#[test]
+fn corruptions_are_problems() {
+    let text = fs::read("deploy/hookwarden.yaml").unwrap();
+    for cut in (0..text.len()).step_by(7) {
+        drop(config::parse("cut", &text[..cut], &context()));
+        let mut flipped = text.clone();
+        flipped[cut] ^= 0x15;
+        drop(config::parse("flipped", &flipped, &context()));
+    }
+}

@@ -1,0 +1,53 @@
+//! What the documentation says is what the code does.
+
+use hookwarden::{
+    decision::{Fault, Rejection},
+    provider,
+};
+use std::fs;
+
+fn between(text: &str, marker: &str) -> String {
+    let (_, rest) =
+        text.split_once(&format!("<!-- {marker}:begin -->")).unwrap_or_else(|| panic!("no {marker} in README.md"));
+    rest.split_once(&format!("<!-- {marker}:end -->")).unwrap().0.trim().to_owned()
+}
+
+#[test]
+fn the_provider_table_is_rendered_from_the_presets() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    assert_eq!(
+        between(&readme, "providers"),
+        provider::markdown().trim(),
+        "run `hookwarden providers --format markdown`"
+    );
+}
+
+#[test]
+fn every_reason_is_documented_with_its_status() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let table = between(&readme, "reasons");
+    let rejections = Rejection::ALL.iter().map(|r| (r.as_str(), "rejection", r.status()));
+    let faults = Fault::ALL.iter().map(|f| (f.as_str(), "fault", f.status()));
+    // What allows and answers is not refused, and has rows of its own.
+    let mut rows = table.lines().skip(2).filter(|row| row.contains("| rejection |") || row.contains("| fault |"));
+    for (reason, kind, status) in rejections.chain(faults) {
+        let row = rows.next().unwrap_or_else(|| panic!("no row for {reason}"));
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(&cells[1..4], [format!("`{reason}`").as_str(), kind, status.to_string().as_str()], "{row}");
+    }
+    assert_eq!(rows.next(), None, "a row for a reason that is gone");
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let gate = crate::suite::gate::gate(
+        "endpoints: { e: { provider: github, secrets: [{ id: a, inline: a long enough secret }] } }",
+        0,
+    );
+    for line in gate.telemetry.render(0, 0).lines() {
+        if let Some(name) = line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()) {
+            assert!(readme.contains(&format!("`{name}")), "{name} is not in README.md");
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! The traps of the proxy, each over a real gRPC connection.
+
+use crate::suite::gate::{self, Asked, Form, Seen, question};
+use envoy_types::pb::envoy::{
+    config::core::v3::{HeaderMap, HeaderValue},
+    service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
+};
+use hookwarden::{config::compile::Limits, ext_authz::budget::Budget, scheme::hmac::Hash, secret::Secret};
+use tonic::transport::Channel;
+
+const NOW: i64 = 1_760_000_000;
+const RAW: Form = Form { raw_headers: true, raw_body: true };
+const CONFIGURATION: &str = r"
+endpoints:
+  hub:
+    match: { host: Hooks.Example.com, path: /hub }
+    provider: github
+    secrets: [{ id: main, inline: a secret of this test, tags: { mode: test } }]
+  watched:
+    provider: github
+    mode: observe
+    secrets: [{ id: main, inline: a secret of this test }]
+  small:
+    provider: github
+    body_limit: 10B
+    secrets: [{ id: main, inline: a secret of this test }]
+  leased:
+    provider: verify-token
+    secrets: [{ id: token, inline: 0123456789abcdef0123 }]
+";
+
+fn sign(body: &[u8]) -> String {
+    let mac = Hash::Sha256.keyed(&Secret::new(b"a secret of this test".to_vec())).unwrap();
+    format!("sha256={}", const_hex::encode(mac.tag(&[body])))
+}
+
+fn delivery(body: &[u8]) -> Asked {
+    Asked {
+        method: "POST".into(),
+        uri: "https://hooks.example.com/hub".parse().unwrap(),
+        headers: vec![("X-Hub-Signature-256".into(), sign(body).into_bytes())],
+        body: body.to_vec(),
+        client: Some("203.0.113.7".into()),
+        endpoint: Some("hub".into()),
+    }
+}
+
+async fn client() -> AuthorizationClient<Channel> {
+    gate::connect(gate::gate(CONFIGURATION, NOW)).await
+}
+
+async fn ask(client: &mut AuthorizationClient<Channel>, question: CheckRequest) -> Seen {
+    Seen::of(client.check(question).await.unwrap().into_inner())
+}
+
+/// A valid delivery, with its HTTP part changed.
+async fn ask_changed(change: impl FnOnce(&mut HttpRequest)) -> Seen {
+    let mut http = delivery(b"body").http(RAW);
+    change(&mut http);
+    ask(&mut client().await, question(http, None, Some("hub"))).await
+}
+
+fn lines(http: &mut HttpRequest) -> &mut Vec<HeaderValue> {
+    &mut http.header_map.as_mut().unwrap().headers
+}
+
+fn line(name: &str, value: &str) -> HeaderValue {
+    HeaderValue { key: name.into(), raw_value: value.into(), ..HeaderValue::default() }
+}
+
+#[tokio::test]
+async fn an_allow_tells_the_upstream_and_the_access_log() {
+    let mut asked = delivery(b"body");
+    asked.headers.push(("X-Hookwarden-Endpoint".into(), b"spoofed".to_vec()));
+    asked.headers.push(("x-hookwarden-admin".into(), b"spoofed".to_vec()));
+    let seen = ask(&mut client().await, asked.check(RAW)).await;
+    assert!(seen.forwarded);
+    let set: Vec<(&str, &str)> = seen.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        set,
+        [
+            ("x-hookwarden-endpoint", "hub"),
+            ("x-hookwarden-provider", "github"),
+            ("x-hookwarden-verified-by", "signature"),
+            ("x-hookwarden-secret-id", "main"),
+            ("x-hookwarden-tag-mode", "test"),
+        ]
+    );
+    assert_eq!(seen.removed, ["x-envoy-auth-partial-body", "x-hookwarden-admin"]);
+    assert_eq!(seen.metadata["decision"], "allow");
+    assert_eq!(seen.metadata["reason"], "verified");
+    assert_eq!(seen.metadata["secret_id"], "main");
+    assert_eq!(seen.metadata["request_id"], "0f4c5f2c-6f8e-4c11-9d3a-1b8a7e2d9c55");
+}
+
+#[tokio::test]
+async fn a_denial_tells_the_sender_a_status_and_an_id_only() {
+    let mut asked = delivery(b"body");
+    asked.body = b"another".to_vec();
+    let seen = ask(&mut client().await, asked.check(RAW)).await;
+    assert_eq!((seen.forwarded, seen.status, seen.reason()), (false, 401, "signature_mismatch"));
+    assert_eq!(seen.body, "rejected, request 0f4c5f2c-6f8e-4c11-9d3a-1b8a7e2d9c55\n");
+    assert_eq!(seen.header("x-hookwarden-request-id"), Some("0f4c5f2c-6f8e-4c11-9d3a-1b8a7e2d9c55"));
+}
+
+#[tokio::test]
+async fn endpoints_are_found_by_route_else_by_host_and_path() {
+    let mut client = client().await;
+    let found = async |client: &mut AuthorizationClient<Channel>, url: &str, endpoint: Option<&str>| {
+        let asked = Asked { uri: url.parse().unwrap(), endpoint: endpoint.map(str::to_owned), ..delivery(b"body") };
+        let seen = ask(client, asked.check(RAW)).await;
+        (seen.metadata.get("endpoint").cloned().unwrap_or_default(), seen.status)
+    };
+    assert_eq!(found(&mut client, "https://HOOKS.example.com:8443/hub?x=1", None).await, ("hub".into(), 0));
+    assert_eq!(found(&mut client, "https://hooks.example.com/hub/", None).await, (String::new(), 404));
+    assert_eq!(found(&mut client, "https://other.example.com/hub", None).await, (String::new(), 404));
+    assert_eq!(found(&mut client, "https://hooks.example.com/hub", Some("nobody")).await, (String::new(), 404));
+    assert_eq!(found(&mut client, "https://hooks.example.com/hub", Some("")).await, (String::new(), 404));
+    assert_eq!(found(&mut client, "https://hooks.example.com/a/../hub", Some("hub")).await, ("hub".into(), 400));
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_whole_is_never_verified() {
+    type Change = Box<dyn FnOnce(&mut HttpRequest)>;
+    let cases: Vec<(&str, u16, &str, Change)> = vec![
+        (
+            "cut, says the proxy",
+            413,
+            "body_truncated",
+            Box::new(|http| {
+                lines(http).retain(|line| line.key != "x-envoy-auth-partial-body");
+                lines(http).push(line("x-envoy-auth-partial-body", "true"));
+            }),
+        ),
+        (
+            "cut, says one of two",
+            413,
+            "body_truncated",
+            Box::new(|http| lines(http).push(line("x-envoy-auth-partial-body", "true"))),
+        ),
+        (
+            "cut, in odd words",
+            413,
+            "body_truncated",
+            Box::new(|http| lines(http).push(line("x-envoy-auth-partial-body", "TRUE"))),
+        ),
+        ("longer than what came", 413, "body_truncated", Box::new(|http| http.size += 1)),
+        ("shorter than what came", 413, "body_truncated", Box::new(|http| http.size -= 1)),
+        (
+            "not sent along",
+            400,
+            "body_missing",
+            Box::new(|http| {
+                http.raw_body = Vec::new();
+                http.size = 0;
+                lines(http).retain(|line| line.key != "x-envoy-auth-partial-body");
+            }),
+        ),
+        (
+            "received but not sent along",
+            400,
+            "body_missing",
+            Box::new(|http| {
+                http.raw_body = Vec::new();
+                lines(http).retain(|line| line.key != "content-length");
+            }),
+        ),
+        (
+            "chunked and not sent along",
+            400,
+            "body_missing",
+            Box::new(|http| {
+                (http.raw_body, http.size) = (Vec::new(), 0);
+                lines(http).retain(|line| line.key != "content-length" && line.key != "x-envoy-auth-partial-body");
+                lines(http).push(line("transfer-encoding", "chunked"));
+            }),
+        ),
+        (
+            "h2, unannounced and not sent along",
+            400,
+            "body_missing",
+            Box::new(|http| {
+                (http.raw_body, http.size, http.protocol) = (Vec::new(), 0, "HTTP/2".into());
+                lines(http).retain(|line| line.key != "content-length" && line.key != "x-envoy-auth-partial-body");
+            }),
+        ),
+        (
+            "text",
+            400,
+            "body_not_bytes",
+            Box::new(|http| {
+                http.body = "body".into();
+                http.raw_body = Vec::new();
+            }),
+        ),
+        (
+            "altered text",
+            400,
+            "body_not_bytes",
+            Box::new(|http| {
+                http.body = "bodX!".into();
+                http.raw_body = Vec::new();
+            }),
+        ),
+        ("an upgrade", 400, "upgrade_refused", Box::new(|http| lines(http).push(line("upgrade", "websocket")))),
+    ];
+    for (name, status, reason, change) in cases {
+        let seen = ask_changed(change).await;
+        assert_eq!((seen.forwarded, seen.status, seen.reason()), (false, status, reason), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_body_that_was_looked_at_is_whole() {
+    let seen = {
+        let mut http = delivery(b"").http(RAW);
+        lines(&mut http).push(line("x-envoy-auth-partial-body", "false"));
+        lines(&mut http).push(line("transfer-encoding", "chunked"));
+        ask(&mut client().await, question(http, None, Some("hub"))).await
+    };
+    assert!(seen.forwarded, "{seen:?}");
+}
+
+#[tokio::test]
+async fn malformed_questions_are_denied_not_errors() {
+    let mut client = client().await;
+    let seen = ask(&mut client, CheckRequest::default()).await;
+    assert_eq!((seen.status, seen.reason()), (400, "request_malformed"));
+    let seen = ask_changed(|http| http.path = String::new()).await;
+    assert_eq!((seen.status, seen.reason()), (400, "request_malformed"));
+    let seen = ask_changed(|http| http.headers = [("x-hub-signature-256".to_owned(), "other".to_owned())].into()).await;
+    assert_eq!((seen.status, seen.reason()), (400, "headers_ambiguous"));
+    let seen = ask_changed(|http| {
+        let lines =
+            lines(http).iter().map(|line| (line.key.clone(), String::from_utf8(line.raw_value.clone()).unwrap()));
+        http.headers = lines.collect();
+    });
+    assert!(seen.await.forwarded, "two lists that agree are one");
+    let seen = ask_changed(|http| http.header_map = Some(HeaderMap::default())).await;
+    assert_eq!(seen.reason(), "body_missing".replace("body_missing", "signature_missing"));
+}
+
+#[tokio::test]
+async fn header_values_may_stand_in_the_text_field() {
+    let seen = ask_changed(|http| {
+        for line in lines(http) {
+            line.value = String::from_utf8(std::mem::take(&mut line.raw_value).clone()).unwrap();
+        }
+    });
+    assert!(seen.await.forwarded);
+}
+
+#[tokio::test]
+async fn methods_and_limits() {
+    let mut client = client().await;
+    let seen = ask(&mut client, Asked { method: "GET".into(), ..delivery(b"") }.check(RAW)).await;
+    assert_eq!((seen.status, seen.reason(), seen.header("allow")), (405, "method_not_allowed", Some("POST")));
+    let seen = ask(&mut client, Asked { endpoint: Some("small".into()), ..delivery(b"01234567890") }.check(RAW)).await;
+    assert_eq!((seen.status, seen.reason()), (413, "body_too_large"));
+    let seen = ask(&mut client, Asked { endpoint: Some("small".into()), ..delivery(b"0123456789") }.check(RAW)).await;
+    assert!(seen.forwarded);
+}
+
+#[tokio::test]
+async fn observing_lets_forgeries_through_marked_and_nothing_else() {
+    let mut client = client().await;
+    let mut asked = Asked { endpoint: Some("watched".into()), ..delivery(b"body") };
+    asked.headers.clear();
+    let seen = ask(&mut client, asked.check(RAW)).await;
+    assert_eq!((seen.forwarded, seen.header("x-hookwarden-verified-by")), (true, Some("observe")));
+    assert_eq!(seen.header("x-hookwarden-reason"), Some("signature_missing"));
+    assert_eq!((seen.metadata["decision"].as_str(), seen.reason()), ("observe", "signature_missing"));
+    let mut http = asked.http(RAW);
+    http.size += 1;
+    let seen = ask(&mut client, question(http, None, Some("watched"))).await;
+    assert_eq!((seen.forwarded, seen.reason()), (false, "body_truncated"), "what was not seen is not let through");
+}
+
+#[tokio::test]
+async fn leases_belong_to_addresses() {
+    let mut client = client().await;
+    let from = |address: &str, method: &str, query: &str| Asked {
+        method: method.into(),
+        uri: format!("https://hooks.example.com/leased{query}").parse().unwrap(),
+        headers: vec![("X-Forwarded-For".into(), b"198.51.100.9".to_vec())],
+        body: Vec::new(),
+        client: Some(address.into()),
+        endpoint: Some("leased".into()),
+    };
+    let post = |address: &str| from(address, "POST", "").check(RAW);
+    assert_eq!(ask(&mut client, post("203.0.113.7")).await.reason(), "lease_missing");
+    let seen = ask(&mut client, from("203.0.113.7", "GET", "?verify_token=0123456789abcdef0123").check(RAW)).await;
+    assert_eq!((seen.status, seen.body.as_str(), seen.reason()), (200, r#"{"status":"success"}"#, "lease_granted"));
+    assert_eq!(seen.header("x-content-type-options"), Some("nosniff"));
+    let seen = ask(&mut client, post("203.0.113.7")).await;
+    assert_eq!((seen.forwarded, seen.header("x-hookwarden-verified-by")), (true, Some("ip-lease")));
+    assert!(ask(&mut client, post("::ffff:203.0.113.7")).await.forwarded, "the same address, mapped");
+    assert_eq!(ask(&mut client, post("198.51.100.9")).await.reason(), "lease_missing", "a header gets no lease");
+    let no_address = question(from("", "POST", "").http(RAW), None, Some("leased"));
+    let seen = ask(&mut client, no_address).await;
+    assert_eq!((seen.status, seen.reason(), seen.header("retry-after")), (503, "client_address_unknown", Some("5")));
+}
+
+#[tokio::test]
+async fn bodies_beyond_the_limits_are_denied_well_formed() {
+    let limits = Limits { body: 1 << 20, bodies_in_flight: 1 << 22, ..Limits::default() };
+    let mut client = gate::connect(gate::gate_with(CONFIGURATION, NOW, |gate| gate.limits = limits)).await;
+    let seen = ask(&mut client, delivery(&vec![b'x'; 3 << 20]).check(RAW)).await;
+    assert_eq!((seen.forwarded, seen.status, seen.reason()), (false, 413, "body_truncated"));
+
+    let gate = gate::gate_with(CONFIGURATION, NOW, |gate| gate.budget = Budget::new(1 << 20));
+    let mut client = gate::connect(std::sync::Arc::clone(&gate)).await;
+    let seen = ask(&mut client, delivery(&vec![b'x'; 3 << 20]).check(RAW)).await;
+    assert_eq!((seen.status, seen.reason(), seen.header("retry-after")), (503, "overloaded", Some("5")));
+    assert!(ask(&mut client, delivery(b"small").check(RAW)).await.forwarded, "the budget is given back");
+    assert_eq!(gate.budget.spent(), 0);
+}
+
+#[tokio::test]
+async fn large_bodies_are_verified_off_the_io_thread() {
+    let mut client = client().await;
+    let body: Vec<u8> = (0..25 << 20).map(|at: u32| at.to_le_bytes()[0] ^ at.to_le_bytes()[1]).collect();
+    assert!(ask(&mut client, delivery(&body).check(RAW)).await.forwarded);
+    let mut asked = delivery(&body);
+    asked.body[12_345_678] ^= 1;
+    assert_eq!(ask(&mut client, asked.check(RAW)).await.reason(), "signature_mismatch");
+}
+
+#[tokio::test]
+async fn metrics_and_only_closed_labels() {
+    let gate = gate::gate(CONFIGURATION, NOW);
+    let mut client = gate::connect(std::sync::Arc::clone(&gate)).await;
+    for _ in 0..2 {
+        ask(&mut client, delivery(b"body").check(RAW)).await;
+    }
+    for at in 0..50 {
+        let uri = format!("https://hooks.example.com/stranger-{at}").parse().unwrap();
+        ask(&mut client, Asked { uri, endpoint: Some(format!("stranger-{at}")), ..delivery(b"body") }.check(RAW)).await;
+    }
+    let text = gate.telemetry.render(0, 0);
+    for expected in [
+        r#"hookwarden_checks_total{decision="allow",endpoint="hub",reason="verified"} 2"#,
+        r#"hookwarden_checks_total{decision="deny",endpoint="",reason="unknown_endpoint"} 50"#,
+        r#"hookwarden_body_bytes_total{endpoint="hub"} 8"#,
+        r#"hookwarden_check_duration_seconds_count{endpoint="hub"} 2"#,
+        "hookwarden_observe_endpoints 1",
+        "hookwarden_config_generation 1",
+    ] {
+        assert!(text.contains(expected), "{expected}\n{text}");
+    }
+    assert!(!text.contains("stranger"), "a sender's words are no label");
+}

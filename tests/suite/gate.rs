@@ -1,0 +1,222 @@
+//! A real gRPC server on a port of its own, and a client that asks as Envoy does, with Envoy's own types.
+
+use envoy_types::pb::envoy::{
+    config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress, address, socket_address::PortSpecifier},
+    service::auth::v3::{
+        AttributeContext, CheckRequest, CheckResponse,
+        attribute_context::{HttpRequest, Peer, Request},
+        authorization_client::AuthorizationClient,
+        check_response::HttpResponse,
+    },
+};
+use hookwarden::{
+    clock::{Clock, UnixSeconds},
+    config::{self, Context, compile::Limits},
+    ext_authz::{Authorization, Gate, budget::Budget},
+    store::Store,
+    telemetry::Telemetry,
+};
+use std::{collections::HashMap, sync::Arc};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Channel;
+
+/// A gate over a configuration text, at a moment that stands still.
+pub(crate) fn gate(configuration: &str, now: i64) -> Arc<Gate> {
+    gate_with(configuration, now, |_| {})
+}
+
+pub(crate) fn gate_with(configuration: &str, now: i64, change: impl FnOnce(&mut Gate)) -> Arc<Gate> {
+    let clock = Clock::fixed(UnixSeconds(now));
+    let loaded = config::parse("test.yaml", configuration.as_bytes(), &Context::new(clock.now()))
+        .unwrap_or_else(|problems| panic!("{problems}\n{configuration}"));
+    let telemetry = Telemetry::new().unwrap();
+    telemetry.configured(&loaded.compiled.endpoints, clock.now());
+    let mut gate = Gate {
+        endpoints: arc_swap::ArcSwap::from_pointee(loaded.compiled.endpoints),
+        store: Store::in_memory(),
+        clock,
+        telemetry,
+        limits: Limits::default(),
+        budget: Budget::new(Limits::default().bodies_in_flight),
+    };
+    change(&mut gate);
+    Arc::new(gate)
+}
+
+/// Serves a gate and connects to it.
+pub(crate) async fn connect(gate: Arc<Gate>) -> AuthorizationClient<Channel> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .serve_with_incoming(Authorization::new(gate), TcpListenerStream::new(listener)),
+    );
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    AuthorizationClient::new(channel).max_encoding_message_size(usize::MAX)
+}
+
+/// How Envoy is configured to tell a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    /// `encode_raw_headers`
+    pub(crate) raw_headers: bool,
+    /// `pack_as_bytes`
+    pub(crate) raw_body: bool,
+}
+
+pub(crate) const FORMS: [Form; 4] = [
+    Form { raw_headers: true, raw_body: true },
+    Form { raw_headers: true, raw_body: false },
+    Form { raw_headers: false, raw_body: true },
+    Form { raw_headers: false, raw_body: false },
+];
+
+/// A request as Envoy would ask about it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) uri: http::Uri,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) client: Option<String>,
+    pub(crate) endpoint: Option<String>,
+}
+
+impl Asked {
+    pub(crate) fn http(&self, form: Form) -> HttpRequest {
+        let mut lines: Vec<(String, Vec<u8>)> = vec![
+            (":authority".into(), self.uri.authority().unwrap().as_str().into()),
+            (":path".into(), self.uri.path_and_query().unwrap().as_str().into()),
+            (":method".into(), self.method.clone().into()),
+            (":scheme".into(), b"https".to_vec()),
+            ("x-request-id".into(), b"0f4c5f2c-6f8e-4c11-9d3a-1b8a7e2d9c55".to_vec()),
+        ];
+        let announced = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        if !announced && !self.body.is_empty() {
+            lines.push(("content-length".into(), self.body.len().to_string().into()));
+            lines.push(("x-envoy-auth-partial-body".into(), b"false".to_vec()));
+        }
+        lines.extend(self.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())));
+        let mut http = HttpRequest {
+            id: "4242".into(),
+            method: self.method.clone(),
+            path: self.uri.path_and_query().unwrap().as_str().into(),
+            host: self.uri.authority().unwrap().as_str().into(),
+            scheme: "https".into(),
+            size: i64::try_from(self.body.len()).unwrap(),
+            protocol: "HTTP/1.1".into(),
+            ..HttpRequest::default()
+        };
+        if form.raw_headers {
+            let headers = lines
+                .into_iter()
+                .map(|(key, raw_value)| HeaderValue { key, raw_value, ..HeaderValue::default() })
+                .collect();
+            http.header_map = Some(HeaderMap { headers });
+        } else {
+            let mut joined: HashMap<String, String> = HashMap::new();
+            for (name, value) in lines {
+                let value = String::from_utf8_lossy(value.trim_ascii()).replace('\u{fffd}', "!");
+                joined.entry(name).and_modify(|all| *all = format!("{all},{value}")).or_insert(value);
+            }
+            http.headers = joined;
+        }
+        if form.raw_body {
+            http.raw_body.clone_from(&self.body);
+        } else {
+            http.body = String::from_utf8_lossy(&self.body).into_owned();
+        }
+        http
+    }
+
+    pub(crate) fn check(&self, form: Form) -> CheckRequest {
+        question(self.http(form), self.client.as_deref(), self.endpoint.as_deref())
+    }
+}
+
+pub(crate) fn question(http: HttpRequest, client: Option<&str>, endpoint: Option<&str>) -> CheckRequest {
+    let socket = |address: &str| SocketAddress {
+        address: address.to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(40_000)),
+        ..SocketAddress::default()
+    };
+    let peer = |address| Peer {
+        address: Some(Address { address: Some(address::Address::SocketAddress(socket(address))) }),
+        ..Peer::default()
+    };
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            source: client.map(peer),
+            destination: Some(peer("127.0.0.1")),
+            request: Some(Request { http: Some(http), ..Request::default() }),
+            context_extensions: endpoint.map(|name| ("endpoint".to_owned(), name.to_owned())).into_iter().collect(),
+            ..AttributeContext::default()
+        }),
+    }
+}
+
+/// What a client and an upstream would see of a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) forwarded: bool,
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) removed: Vec<String>,
+    pub(crate) body: String,
+    pub(crate) metadata: HashMap<String, String>,
+}
+
+impl Seen {
+    /// Reads a response as Envoy does, and refuses every shape that would allow by accident.
+    pub(crate) fn of(response: CheckResponse) -> Self {
+        use envoy_types::pb::google::protobuf::value::Kind;
+        let metadata = response.dynamic_metadata.unwrap_or_default().fields.into_iter();
+        let metadata = metadata
+            .map(|(name, value)| match value.kind {
+                Some(Kind::StringValue(text)) => (name, text),
+                other => panic!("{name}: {other:?}"),
+            })
+            .collect();
+        let code = response.status.expect("a response without a status allows").code;
+        let lines =
+            |headers: Vec<envoy_types::pb::envoy::config::core::v3::HeaderValueOption>| -> Vec<(String, String)> {
+                let lines = headers.into_iter().map(|option| {
+                    assert_eq!(option.append_action, 0, "append_action is never set");
+                    option.header.unwrap()
+                });
+                lines.map(|header| (header.key, header.value)).collect()
+            };
+        match (code, response.http_response) {
+            (0, Some(HttpResponse::OkResponse(ok))) => {
+                let headers = lines(ok.headers);
+                let both = ok.headers_to_remove.iter().find(|name| headers.iter().any(|(set, _)| set == *name));
+                assert_eq!(both, None, "a header that is set and removed is lost");
+                Self {
+                    forwarded: true,
+                    status: 0,
+                    headers,
+                    removed: ok.headers_to_remove,
+                    body: String::new(),
+                    metadata,
+                }
+            }
+            (7, Some(HttpResponse::DeniedResponse(denied))) => Self {
+                forwarded: false,
+                status: u16::try_from(denied.status.unwrap().code).unwrap(),
+                headers: lines(denied.headers),
+                removed: Vec::new(),
+                body: denied.body,
+                metadata,
+            },
+            shape => panic!("a shape that Envoy might take for an allow: {shape:?}"),
+        }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn reason(&self) -> &str {
+        &self.metadata["reason"]
+    }
+}

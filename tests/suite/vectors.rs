@@ -1,0 +1,190 @@
+//! Every vector, through the core and again over the wire in each form that Envoy knows.
+
+use crate::suite::{
+    gate::{self, Asked, FORMS, Form, Seen},
+    vector::{self, Case, Expect},
+};
+use hookwarden::{
+    check,
+    clock::{Clock, UnixSeconds},
+    config::{self, Context},
+    decision::{Allowed, Decision},
+    delivery::{Body, Delivery, Headers},
+    ext_authz::response,
+    provider,
+    store::Store,
+};
+use std::collections::BTreeSet;
+
+fn configuration(case: &Case) -> String {
+    let mut endpoint = case.endpoint.clone();
+    // So that the text form of a body is judged by its content too.
+    endpoint.as_mapping_mut().unwrap().insert("text_body".into(), true.into());
+    serde_json::json!({ "endpoints": { "vector": endpoint } }).to_string()
+}
+
+fn core(case: &Case) -> Expect {
+    let clock = Clock::fixed(UnixSeconds(case.now));
+    let loaded = config::parse("vector", configuration(case).as_bytes(), &Context::new(clock.now()))
+        .unwrap_or_else(|problems| panic!("{}: {problems}", case.title));
+    let uri = case.request.uri();
+    let names: Vec<String> = case.request.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    let lines = names.iter().zip(&case.request.headers).map(|(name, (_, value))| (name.as_bytes(), value.as_bytes()));
+    let body = case.request.bytes();
+    let delivery = Delivery {
+        method: &case.request.method,
+        target: uri.path_and_query().unwrap().as_str(),
+        host: uri.authority().unwrap().as_str(),
+        headers: Headers::from_lines(lines.collect()),
+        body: Body::Whole(&body),
+        peer: case.request.client_ip.as_ref().map(|address| address.parse().unwrap()),
+        route_endpoint: Some("vector"),
+    };
+    let store = Store::in_memory();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let outcome = runtime.block_on(check::check(&delivery, clock.now(), &loaded.compiled.endpoints, &store));
+    let mut told = Expect {
+        decision: outcome.decision.as_str().to_owned(),
+        reason: Some(outcome.decision.reason().to_owned()),
+        status: None,
+        verified_by: None,
+        secret_id: None,
+        headers: Vec::new(),
+        body: None,
+    };
+    match &outcome.decision {
+        Decision::Allow(Allowed::Admitted(admitted)) => {
+            told.verified_by = Some(admitted.evidence().as_str().to_owned());
+            told.secret_id = admitted.secret().map(|label| label.id.clone());
+        }
+        Decision::Allow(Allowed::Observed(_)) => {}
+        Decision::Answer(answer) => {
+            told.status = Some(answer.reply.status);
+            told.headers.clone_from(&answer.reply.headers);
+            told.body = Some(answer.reply.body.clone());
+        }
+        Decision::Deny(denial) => {
+            let reply = response::refusal(*denial, outcome.endpoint.as_deref(), "-");
+            told.status = Some(reply.status);
+            told.body = Some(reply.body);
+        }
+    }
+    told
+}
+
+/// What `told` differs in from what the vector expects, of what the vector says.
+fn difference(expect: &Expect, told: &Expect) -> Option<String> {
+    let mut wrong = Vec::new();
+    let mut compare = |what: &str, expected: Option<String>, got: Option<String>| {
+        if expected.is_some() && expected != got {
+            wrong.push(format!("{what}: expected {expected:?}, got {got:?}"));
+        }
+    };
+    compare("decision", Some(expect.decision.clone()), Some(told.decision.clone()));
+    compare("reason", expect.reason.clone(), told.reason.clone());
+    compare("status", expect.status.map(|s| s.to_string()), told.status.map(|s| s.to_string()));
+    compare("verified_by", expect.verified_by.clone(), told.verified_by.clone());
+    compare("secret_id", expect.secret_id.clone(), told.secret_id.clone());
+    compare("body", expect.body.clone(), told.body.clone());
+    for (name, value) in &expect.headers {
+        let got =
+            told.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
+        compare(name, Some(value.clone()), got);
+    }
+    (!wrong.is_empty()).then(|| wrong.join("; "))
+}
+
+#[test]
+fn every_vector_decides_as_it_says() {
+    let failures: Vec<String> = vector::all()
+        .iter()
+        .filter_map(|case| difference(&case.expect, &core(case)).map(|wrong| format!("{}: {wrong}", case.title)))
+        .collect();
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+fn asked(case: &Case) -> Asked {
+    Asked {
+        method: case.request.method.clone(),
+        uri: case.request.uri(),
+        headers: case.request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
+        body: case.request.bytes(),
+        client: case.request.client_ip.clone(),
+        endpoint: Some("vector".to_owned()),
+    }
+}
+
+fn told(seen: &Seen) -> Expect {
+    Expect {
+        decision: seen.metadata["decision"].clone(),
+        reason: Some(seen.metadata["reason"].clone()),
+        status: Some(seen.status).filter(|status| *status != 0),
+        verified_by: seen.header("x-hookwarden-verified-by").map(str::to_owned),
+        secret_id: seen.header("x-hookwarden-secret-id").map(str::to_owned),
+        headers: seen.headers.clone(),
+        // The request id is only known here.
+        body: Some(seen.body.clone()),
+    }
+}
+
+/// What a form loses. Joined headers hide which of two reasons a doubled header is denied for, and text hides bytes
+/// that are not UTF-8; neither may turn a denial into an allow.
+fn loses(case: &Case, form: Form) -> bool {
+    let names: Vec<String> = case.request.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    let doubled = names.iter().collect::<BTreeSet<_>>().len() < names.len();
+    (doubled && !form.raw_headers) || (!form.raw_body && std::str::from_utf8(&case.request.bytes()).is_err())
+}
+
+#[tokio::test]
+async fn every_vector_decides_the_same_over_the_wire() {
+    let mut failures = Vec::new();
+    for case in vector::all() {
+        for form in FORMS {
+            let mut client = gate::connect(gate::gate(&configuration(&case), case.now)).await;
+            let seen = Seen::of(client.check(asked(&case).check(form)).await.unwrap().into_inner());
+            assert_eq!(seen.forwarded, seen.metadata["decision"] == "allow", "{}", case.title);
+            if loses(&case, form) {
+                if seen.forwarded && case.expect.decision != "allow" {
+                    failures.push(format!("{} {form:?}: forwarded", case.title));
+                }
+                continue;
+            }
+            if let Some(wrong) = difference(&case.expect, &told(&seen)) {
+                failures.push(format!("{} {form:?}: {wrong}", case.title));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_preset_has_its_vectors() {
+    for name in provider::names() {
+        let own: Vec<Case> =
+            vector::all().into_iter().filter(|case| case.title.starts_with(&format!("{name}/"))).collect();
+        let has = |wanted: &dyn Fn(&Expect) -> bool| own.iter().any(|case| wanted(&case.expect));
+        assert!(has(&|e| e.decision == "allow" || e.reason.as_deref() == Some("lease_granted")), "{name}: a valid one");
+        assert!(
+            has(&|e| e.reason.as_deref().is_some_and(|r| r.ends_with("_mismatch"))),
+            "{name}: a wrong secret or body"
+        );
+        assert!(has(&|e| e.reason.as_deref().is_some_and(|r| r.ends_with("_missing"))), "{name}: no proof at all");
+    }
+}
+
+#[test]
+fn every_rejection_says_why() {
+    for case in vector::all() {
+        assert!(case.expect.decision != "deny" || case.expect.reason.is_some(), "{}: no reason", case.title);
+    }
+}
+
+/// How many vectors of the catalogue are here; it only ever grows.
+#[test]
+fn the_catalogue_is_covered() {
+    let here: BTreeSet<(String, String)> = vector::all()
+        .into_iter()
+        .filter_map(|case| Some((case.title.split('/').next()?.to_owned(), case.catalogue?)))
+        .collect();
+    assert!(here.len() >= 50, "{}: {here:?}", here.len());
+}

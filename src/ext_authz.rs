@@ -11,7 +11,7 @@ pub mod response;
 
 use crate::{
     check::{self, Examined, Outcome},
-    clock::Clock,
+    clock::{Clock, Now},
     config::compile::Limits,
     decision::{Decision, Denial, Fault, Rejection},
     endpoint::Endpoints,
@@ -73,7 +73,7 @@ impl Gate {
         let endpoints = self.endpoints.load_full();
         let (request, outcome) = match question {
             Question::Read(request) => {
-                let deadline = tokio::time::timeout(self.limits.deadline, self.decide(request, endpoints));
+                let deadline = tokio::time::timeout(self.limits.deadline, self.decide(request, endpoints, begun));
                 match deadline.await {
                     Ok(decided) => decided,
                     Err(_) => (CheckRequest::default(), denied(Fault::DeadlineExceeded)),
@@ -87,8 +87,7 @@ impl Gate {
         response::respond(&outcome, request_id, trusted_names(&request))
     }
 
-    async fn decide(&self, request: CheckRequest, endpoints: Arc<Endpoints>) -> (CheckRequest, Outcome) {
-        let now = self.clock.now();
+    async fn decide(&self, request: CheckRequest, endpoints: Arc<Endpoints>, now: Now) -> (CheckRequest, Outcome) {
         let (request, examined) = if request.body_length() > OFFLOAD_ABOVE {
             let work = tokio::task::spawn_blocking(move || {
                 let examined = examine(&request, now, &endpoints);
@@ -116,7 +115,7 @@ impl Gate {
 }
 
 /// Examines, and turns a panic into a fault of this one check. Nothing that is shared is held across it.
-fn examine(request: &CheckRequest, now: crate::clock::Now, endpoints: &Endpoints) -> Result<Examined, Denial> {
+fn examine(request: &CheckRequest, now: Now, endpoints: &Endpoints) -> Result<Examined, Denial> {
     catch_unwind(AssertUnwindSafe(|| {
         let delivery = request.delivery()?;
         Ok(check::examine(&delivery, now, endpoints))
@@ -210,7 +209,7 @@ impl Authorization {
         let denial: Denial = match Status::from_header_map(response.headers()).map(|status| status.code()) {
             None | Some(Code::Ok | Code::Unimplemented) => return response,
             _ if charge.refused() => Fault::Overloaded.into(),
-            Some(Code::OutOfRange) => Rejection::BodyTruncated.into(),
+            Some(Code::OutOfRange) => Rejection::BodyTooLarge.into(),
             Some(_) => Rejection::RequestMalformed.into(),
         };
         // The message could not be read. Ask an empty question instead, to which the answer is that denial.

@@ -306,7 +306,7 @@ async fn bodies_beyond_the_limits_are_denied_well_formed() {
     let limits = Limits { body: 1 << 20, bodies_in_flight: 1 << 22, ..Limits::default() };
     let mut client = gate::connect(gate::gate_with(CONFIGURATION, NOW, |gate| gate.limits = limits)).await;
     let seen = ask(&mut client, delivery(&vec![b'x'; 3 << 20]).check(RAW)).await;
-    assert_eq!((seen.forwarded, seen.status, seen.reason()), (false, 413, "body_truncated"));
+    assert_eq!((seen.forwarded, seen.status, seen.reason()), (false, 413, "body_too_large"));
 
     let gate = gate::gate_with(CONFIGURATION, NOW, |gate| gate.budget = Budget::new(1 << 20));
     let mut client = gate::connect(std::sync::Arc::clone(&gate)).await;

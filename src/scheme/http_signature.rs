@@ -197,22 +197,21 @@ impl HttpSignature {
         content: &[u8],
         signature: &[u8],
     ) -> Result<Arc<Label>, Denial> {
-        let mut failure = Denial::from(Rejection::KeyIdUnknown);
+        let mut failure: Option<Denial> = None;
         for key in keys {
             // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
-            if signature.len() != key.value.signature_length() {
-                failure = failure.more_telling(Rejection::SignatureMalformed.into());
-                continue;
-            }
-            match find_key(std::slice::from_ref(key), now, Rejection::SignatureMismatch, |k| {
-                k.made(hash, content, signature)
-            }) {
-                Ok(label) => return Ok(label),
-                Err(denial) if failure == Rejection::KeyIdUnknown.into() => failure = denial,
-                Err(denial) => failure = failure.more_telling(denial),
-            }
+            let denial = if signature.len() == key.value.signature_length() {
+                let made = |key: &RsaKey| key.made(hash, content, signature);
+                match find_key(std::slice::from_ref(key), now, Rejection::SignatureMismatch, made) {
+                    Ok(label) => return Ok(label),
+                    Err(denial) => denial,
+                }
+            } else {
+                Rejection::SignatureMalformed.into()
+            };
+            failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial)));
         }
-        Err(failure)
+        Err(failure.unwrap_or(Rejection::KeyIdUnknown.into()))
     }
 
     /// Judges every signed moment; at least one must be there if the endpoint requires one.

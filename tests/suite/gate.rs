@@ -17,8 +17,7 @@ use hookwarden::{
     telemetry::Telemetry,
 };
 use std::{collections::HashMap, sync::Arc};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, server::TcpIncoming};
 
 /// A gate over a configuration text, at a moment that stands still.
 pub(crate) fn gate(configuration: &str, now: i64) -> Arc<Gate> {
@@ -49,7 +48,7 @@ pub(crate) async fn connect(gate: Arc<Gate>) -> AuthorizationClient<Channel> {
     let address = listener.local_addr().unwrap();
     tokio::spawn(
         tonic::transport::Server::builder()
-            .serve_with_incoming(Authorization::new(gate), TcpListenerStream::new(listener)),
+            .serve_with_incoming(Authorization::new(gate), TcpIncoming::from(listener).with_nodelay(Some(true))),
     );
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     AuthorizationClient::new(channel).max_encoding_message_size(usize::MAX)

@@ -139,8 +139,8 @@ fn loses(case: &Case, form: Form) -> bool {
 async fn every_vector_decides_the_same_over_the_wire() {
     let mut failures = Vec::new();
     for case in vector::all() {
+        let mut client = gate::connect(gate::gate(&configuration(&case), case.now)).await;
         for form in FORMS {
-            let mut client = gate::connect(gate::gate(&configuration(&case), case.now)).await;
             let seen = Seen::of(client.check(asked(&case).check(form)).await.unwrap().into_inner());
             assert_eq!(seen.forwarded, seen.metadata["decision"] == "allow", "{}", case.title);
             if loses(&case, form) {

@@ -71,56 +71,73 @@ impl HttpRequest {
         }
     }
 
-    /// The body, or why there is none to verify. `size` is what Envoy received, whatever it sent along.
+    /// The body, or why there is none to verify.
     fn whole_body(&self, headers: &Headers<'_>) -> Body<'_> {
-        let mut was_buffered = false;
-        for (_, value) in headers.iter().filter(|(name, _)| *name == PARTIAL_BODY.as_bytes()) {
-            was_buffered = true;
-            if value != b"false" {
-                return Body::Truncated;
-            }
+        let announced = Announced::by(headers);
+        if announced.as_partial {
+            return Body::Truncated;
         }
-        let is_size = |length: usize| self.size < 0 || i64::try_from(length) == Ok(self.size);
+        // `size` is what Envoy had received, whatever it sent along; the length is what the client said it would send.
+        let is_whole = |bytes: &[u8]| {
+            (self.size < 0 || i64::try_from(bytes.len()) == Ok(self.size)) && announced.length_is(bytes.len())
+        };
         match (self.raw_body.as_ref(), self.body.as_ref()) {
-            ([], []) if self.announces_body(headers, was_buffered) => Body::Missing,
-            ([], []) if self.size > 0 => Body::Missing,
+            ([], []) if self.size > 0 || self.expects_body(&announced) => Body::Missing,
             ([], []) => Body::Whole(&[]),
-            (raw, _) if !raw.is_empty() => {
-                if is_size(raw.len()) {
-                    Body::Whole(raw)
-                } else {
-                    Body::Truncated
-                }
-            }
-            (_, text) => {
-                if is_size(text.len()) {
-                    Body::Text(text)
-                } else {
-                    Body::Altered
-                }
-            }
+            ([], text) if is_whole(text) => Body::Text(text),
+            ([], _) => Body::Altered,
+            (raw, _) if is_whole(raw) => Body::Whole(raw),
+            (_, _) => Body::Truncated,
         }
     }
 
     /// Whether an empty body is at odds with what the request says of itself: then the filter was not told to send
     /// bodies, and what the upstream would get is not nothing.
-    fn announces_body(&self, headers: &Headers<'_>, was_buffered: bool) -> bool {
-        let mut length = None;
+    fn expects_body(&self, announced: &Announced<'_>) -> bool {
+        if !announced.length_is(0) || (announced.chunked && !announced.as_buffered) {
+            return true;
+        }
+        // From HTTP/2 on a body needs no announcement. Without Envoy's word that it looked, none is no proof.
+        let bodiless_method = matches!(self.method.as_ref(), b"GET" | b"HEAD" | b"OPTIONS" | b"DELETE");
+        let unannounced = announced.lengths.is_empty() && !announced.as_buffered;
+        unannounced && !bodiless_method && !self.protocol.starts_with(b"HTTP/1")
+    }
+}
+
+/// What headers say about the body.
+struct Announced<'a> {
+    /// Envoy says that it buffered it.
+    as_buffered: bool,
+    /// Envoy says that it is only a part, or says something unheard of.
+    as_partial: bool,
+    /// The client says that it comes in chunks.
+    chunked: bool,
+    /// How long the client says it is.
+    lengths: Vec<&'a [u8]>,
+}
+
+impl<'a> Announced<'a> {
+    fn by(headers: &Headers<'a>) -> Self {
+        let mut announced = Self { as_buffered: false, as_partial: false, chunked: false, lengths: Vec::new() };
         for (name, value) in headers.iter() {
             match name {
-                b"content-length" => length = Some(value),
-                b"transfer-encoding" if !was_buffered => return true,
+                b"content-length" => announced.lengths.push(value),
+                b"transfer-encoding" => announced.chunked = true,
+                name if name == PARTIAL_BODY.as_bytes() => {
+                    announced.as_buffered = true;
+                    announced.as_partial |= value != b"false";
+                }
                 _ => {}
             }
         }
-        match length {
-            Some(length) => length.iter().any(|digit| *digit != b'0'),
-            // From HTTP/2 on a body needs no announcement. Without Envoy's word that it looked, none is no proof.
-            None => {
-                let bodiless_method = matches!(self.method.as_ref(), b"GET" | b"HEAD" | b"OPTIONS" | b"DELETE");
-                !was_buffered && !bodiless_method && !self.protocol.starts_with(b"HTTP/1")
-            }
-        }
+        announced
+    }
+
+    /// Whether every length that was announced is this one. With `allow_partial_message` Envoy may ask in the middle of
+    /// a body and call what it has whole, when exactly `max_request_bytes` have come; this is how that shows.
+    fn length_is(&self, length: usize) -> bool {
+        let announced = |text: &&[u8]| std::str::from_utf8(text).ok().and_then(|text| text.parse::<usize>().ok());
+        self.lengths.iter().all(|text| announced(text) == Some(length))
     }
 }
 

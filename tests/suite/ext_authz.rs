@@ -146,6 +146,29 @@ async fn a_body_that_is_not_whole_is_never_verified() {
         ),
         ("longer than what came", 413, "body_truncated", Box::new(|http| http.size += 1)),
         ("shorter than what came", 413, "body_truncated", Box::new(|http| http.size -= 1)),
+        // With `allow_partial_message`, Envoy asks once `max_request_bytes` have come; if that is where a piece ends it
+        // calls them whole, and forwards what follows.
+        (
+            "announced longer than what came",
+            413,
+            "body_truncated",
+            Box::new(|http| {
+                for line in lines(http).iter_mut().filter(|line| line.key == "content-length") {
+                    line.raw_value = b"26".to_vec();
+                }
+            }),
+        ),
+        (
+            "announced shorter than what came",
+            413,
+            "body_truncated",
+            Box::new(|http| {
+                for line in lines(http).iter_mut().filter(|line| line.key == "content-length") {
+                    line.raw_value = b"3".to_vec();
+                }
+            }),
+        ),
+        ("announced twice", 413, "body_truncated", Box::new(|http| lines(http).push(line("content-length", "26")))),
         (
             "not sent along",
             400,

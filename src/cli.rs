@@ -114,7 +114,8 @@ enum ListFormat {
 struct Verify {
     #[command(flatten)]
     of: OfConfig,
-    /// The request: {"method","url","headers":[[k,v]…],"`body"|"body_base64","client_ip`"}; `-` for standard input
+    /// The request as JSON with `method`, `url`, `headers` ([[name, value]…]), `body` or `body_base64`, and `client_ip`;
+    /// `-` for standard input
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
     /// Decide as if it were this moment, in seconds since 1970
@@ -168,11 +169,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn run_serve(serve: &Serve) -> anyhow::Result<ExitCode> {
-    let log = tracing_subscriber::fmt().with_max_level(serve.log_level).with_writer(std::io::stderr);
-    match serve.log_format {
-        LogFormat::Json => log.json().flatten_event(true).with_target(false).init(),
-        LogFormat::Human => log.with_target(false).init(),
-    }
+    start_log(serve);
     // A panic's message may quote what was being read; where it happened is enough to find it.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -190,6 +187,20 @@ fn run_serve(serve: &Serve) -> anyhow::Result<ExitCode> {
     // What is still running past its bound does not hold up the exit.
     runtime.shutdown_background();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Our own lines at the level that was asked for; a library's frame by frame account is nobody's idea of `debug`.
+fn start_log(serve: &Serve) {
+    use tracing_subscriber::{filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+    let levels = Targets::new()
+        .with_default(tracing::level_filters::LevelFilter::WARN)
+        .with_target(env!("CARGO_PKG_NAME"), serve.log_level);
+    let lines = fmt::layer().with_target(false).with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(levels);
+    match serve.log_format {
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Human => registry.with(lines).init(),
+    }
 }
 
 fn run_check(path: &Path) -> anyhow::Result<ExitCode> {

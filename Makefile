@@ -1,0 +1,62 @@
+# The project's chores; `make help` lists them. Needs Rust, a C compiler, Python 3 and make.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python -B
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test lint unit e2e fmt clean tools
+
+help:
+	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
+	@echo 'make demo ONCE=1   the same, then ends: with status 0 if every outcome was as expected'
+	@echo 'make build         target/release/hookwarden'
+	@echo 'make test          formatting, lints, unit tests, end-to-end tests, and the demo once'
+	@echo 'make lint          formatting and lints only'
+	@echo 'make unit          the tests that need no Envoy'
+	@echo 'make e2e           the tests through a real Envoy; PYTEST="-k lease" chooses some'
+	@echo 'make fmt           formats the source'
+	@echo 'make clean         removes everything that was built or installed here'
+
+demo: build $(VENV)/demo.stamp
+	$(PYTHON) deploy/demo/demo.py $(if $(filter-out 0,$(ONCE)),--once)
+
+build: tools
+	cargo build --release --locked
+
+# One after the other, so that what fails is the last thing printed.
+test:
+	$(MAKE) lint
+	$(MAKE) unit
+	$(MAKE) e2e
+	$(MAKE) demo ONCE=1
+
+lint: tools
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+
+unit: tools
+	cargo test --locked
+
+e2e: build $(VENV)/e2e.stamp
+	$(PYTHON) -m pytest tests/e2e $(PYTEST)
+
+fmt:
+	cargo fmt
+
+clean:
+	cargo clean
+	rm -rf $(VENV)
+
+tools:
+	@for tool in cargo cc python3; do \
+		command -v $$tool >/dev/null || { echo "make: '$$tool' is not installed; this needs Rust, a C compiler and Python 3" >&2; exit 1; }; \
+	done
+
+# Nothing is installed outside .venv, but for Debian's python3-venv where that is the only way and we are root.
+$(VENV)/demo.stamp: deploy/demo/requirements.txt deploy/demo/make_venv.py
+	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@
+
+$(VENV)/e2e.stamp: tests/e2e/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
+	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@

@@ -10,9 +10,10 @@ mod sign;
 use crate::{
     check,
     clock::{Clock, UnixSeconds},
-    config::{self, Context, Loaded, Problems},
+    config::{self, Context, Loaded, Problems, compile::Kept},
     decision::{Allowed, Decision},
     ext_authz::response,
+    key_fetcher::KeyFetcher,
     provider,
     server::Server,
     store::Store,
@@ -25,6 +26,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 const PROBLEM: u8 = 2;
@@ -176,12 +178,13 @@ fn run_serve(serve: &Serve) -> anyhow::Result<ExitCode> {
         tracing::error!(place, "a defect in hookwarden");
     }));
     let clock = Clock::system();
-    let context = Context::new(clock.now());
+    let kept = Arc::new(Kept { fetcher: Some(KeyFetcher::start(clock)?), ..Kept::default() });
+    let context = Context { now: clock.now(), kept: Arc::clone(&kept) };
     let loaded = match config::load(&serve.of.config, &context) {
         Ok(loaded) => loaded,
         Err(problems) => return Ok(complain(&problems)),
     };
-    let server = Server::prepare(&serve.of.config, loaded, context, clock)?;
+    let server = Server::prepare(&serve.of.config, loaded, kept, clock)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(server.run());
     // What is still running past its bound does not hold up the exit.

@@ -174,6 +174,7 @@ reasons! {
     Fault {
         StoreUnavailable "store_unavailable" 503 0 "The state store did not answer.",
         StoreFull "store_full" 503 0 "The state store holds as many entries as it may.",
+        KeyNotLoaded "key_not_loaded" 503 0 "The message names a published key that has not been fetched yet; the provider's next try finds it.",
         NoActiveSecret "no_active_secret" 503 0 "No secret or key of the endpoint is within its `from` and `until`.",
         ClientAddressUnknown "client_address_unknown" 503 0 "The proxy did not tell the client's address as configured.",
         DeadlineExceeded "deadline_exceeded" 503 0 "The check took longer than `limits.deadline`.",

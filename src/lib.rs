@@ -18,6 +18,7 @@
 //!
 //! - [`config`] turns what an operator wrote into endpoints, or into a list of everything wrong with it.
 //! - [`provider`] holds the presets: data, in the words of the configuration.
+//! - [`key_fetcher`] fetches published keys, in the background; a check never waits for it.
 //! - [`server`] owns the listeners, reload and shutdown; [`cli`] is the command line.
 //! - [`clock`], [`secret`] and [`json`] are values used by every room.
 
@@ -37,7 +38,9 @@ pub mod secret;
 pub mod cli;
 pub mod config;
 pub mod ext_authz;
+pub mod key_fetcher;
 pub mod provider;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+mod tls;

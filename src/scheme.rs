@@ -13,6 +13,7 @@ pub mod hmac;
 pub mod http_signature;
 pub mod ip_lease;
 pub mod public_key;
+pub mod remote_keys;
 pub mod signature;
 pub mod signed_content;
 pub mod timestamp;

@@ -11,7 +11,10 @@ mod incoming;
 
 use crate::{
     clock::Clock,
-    config::{self, Compiled, Context, Loaded, Problem, compile::Address},
+    config::{
+        self, Compiled, Context, Loaded, Problem,
+        compile::{Address, Kept},
+    },
     ext_authz::{Authorization, Gate, Routes, SERVICE, budget::Budget},
     store::Store,
     telemetry::Telemetry,
@@ -19,10 +22,11 @@ use crate::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use std::{
+    collections::BTreeSet,
     future::Future,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -46,7 +50,8 @@ const MAX_HEADER_LIST: u32 = 16 << 10;
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    context: Arc<Context>,
+    kept: Arc<Kept>,
+    announced: Mutex<BTreeSet<String>>,
     gate: Arc<Gate>,
     listen: config::compile::Listen,
     started_with: StartedWith,
@@ -69,10 +74,9 @@ impl StartedWith {
 
 impl Server {
     /// Opens the store and prepares everything that a valid configuration asks for.
-    pub fn prepare(path: &Path, loaded: Loaded, context: Context, clock: Clock) -> anyhow::Result<Self> {
+    pub fn prepare(path: &Path, loaded: Loaded, kept: Arc<Kept>, clock: Clock) -> anyhow::Result<Self> {
         let Loaded { compiled, warnings } = loaded;
         warn(path, &warnings);
-        announce_tokens(&context, &[]);
         let telemetry = Telemetry::new().context("cannot make the metrics")?;
         telemetry.configured(&compiled.endpoints, clock.now());
         let gate = Gate {
@@ -87,7 +91,8 @@ impl Server {
         gate.endpoints.store(Arc::new(compiled.endpoints));
         Ok(Self {
             path: path.to_owned(),
-            context: Arc::new(context),
+            kept,
+            announced: Mutex::default(),
             gate: Arc::new(gate),
             listen: compiled.listen,
             started_with,
@@ -97,6 +102,7 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT.
     pub async fn run(self) -> anyhow::Result<()> {
+        self.announce_tokens();
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -176,14 +182,10 @@ impl Server {
 
     /// Loads the configuration again, and puts it in force if nothing is wrong with it.
     async fn reload(&self) {
-        let (path, context, clock) = (self.path.clone(), Arc::clone(&self.context), self.gate.clock);
-        let known: Vec<String> = generated(&context);
+        let (path, kept, clock) = (self.path.clone(), Arc::clone(&self.kept), self.gate.clock);
         // Files are read and keys parsed elsewhere; checks go on meanwhile.
-        let loading = tokio::task::spawn_blocking(move || {
-            let context = Context { now: clock.now(), generated: std::sync::Mutex::new(tokens(&context)) };
-            (config::load(&path, &context), context)
-        });
-        let Ok((loaded, context)) = loading.await else {
+        let loading = tokio::task::spawn_blocking(move || config::load(&path, &Context { now: clock.now(), kept }));
+        let Ok(loaded) = loading.await else {
             self.gate.telemetry.reloaded(false);
             tracing::error!("the reload failed; the configuration in force stays");
             return;
@@ -191,8 +193,7 @@ impl Server {
         match loaded {
             Ok(Loaded { compiled, warnings }) => {
                 warn(&self.path, &warnings);
-                self.keep_tokens(&context);
-                announce_tokens(&context, &known);
+                self.announce_tokens();
                 if StartedWith::of(&compiled) != self.started_with {
                     tracing::warn!("`listen`, `limits` and `store` take effect at the next start");
                 }
@@ -213,38 +214,27 @@ impl Server {
         }
     }
 
-    fn keep_tokens(&self, from: &Context) {
-        *self.context.generated.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = tokens(from);
-    }
-}
-
-fn tokens(context: &Context) -> std::collections::BTreeMap<String, String> {
-    context.generated.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-}
-
-fn generated(context: &Context) -> Vec<String> {
-    tokens(context).into_keys().collect()
-}
-
-/// Says what should be looked at.
-fn warn(path: &Path, warnings: &[Problem]) {
-    for warning in warnings {
-        tracing::warn!(place = warning.line(&path.display().to_string()), "look at this");
-    }
-}
-
-/// Prints every token made by this process, once, on standard error and never through the log: whoever reads the
-/// log later must not find it.
-fn announce_tokens(context: &Context, known: &[String]) {
-    use std::io::Write as _;
-    for (endpoint, token) in tokens(context) {
-        if !known.contains(&endpoint) {
+    /// Prints every token made by this process, once, on standard error and never through the log: whoever reads the
+    /// log later must not find it.
+    fn announce_tokens(&self) {
+        use std::io::Write as _;
+        let generated = self.kept.generated.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, token) in generated.iter().filter(|(endpoint, _)| !announced.contains(*endpoint)) {
             let line =
                 format!("endpoint `{endpoint}` has no secret; its verify token until the next start is {token}\n");
             if std::io::stderr().write_all(line.as_bytes()).is_err() {
                 tracing::warn!(endpoint, "a verify token was made but cannot be printed");
             }
         }
+        announced.extend(generated.keys().cloned());
+    }
+}
+
+/// Says what should be looked at.
+fn warn(path: &Path, warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!(place = warning.line(&path.display().to_string()), "look at this");
     }
 }
 

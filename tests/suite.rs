@@ -20,5 +20,6 @@ mod suite {
     mod ext_authz;
     mod lifecycle;
     mod properties;
+    mod remote_keys;
     mod vectors;
 }

@@ -1,8 +1,8 @@
 //! Sends a signed request, over HTTP or HTTPS.
 
 use super::{print, sign::Make};
-use anyhow::{Context as _, anyhow};
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use anyhow::Context as _;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Send {
@@ -35,27 +35,12 @@ impl Send {
     }
 
     fn agent(&self) -> anyhow::Result<ureq::Agent> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = ureq::tls::TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
-        if let Some(path) = &self.ca_file {
-            let text = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-            let certificates: Vec<_> = ureq::tls::parse_pem(&text)
-                .filter_map(|item| match item {
-                    Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
-                    Ok(_) | Err(_) => None,
-                })
-                .collect();
-            if certificates.is_empty() {
-                return Err(anyhow!("`{}` holds no certificate", path.display()));
-            }
-            tls = tls.root_certs(ureq::tls::RootCerts::new_with_certs(&certificates));
-        }
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_global(Some(Duration::from_secs(60)))
             .allow_non_standard_methods(true)
-            .tls_config(tls.build())
+            .tls_config(crate::tls::client(self.ca_file.as_deref())?)
             .build();
         Ok(match &self.connect_to {
             Some(address) => {

@@ -11,15 +11,16 @@ use crate::{
     decision::Rejection,
     delivery::ClientAddress,
     endpoint::{Endpoint, Endpoints, Match, Mode, PathMatch, Refusal, Refusals},
+    key_fetcher::{KeyFetcher, Origin},
     provider,
-    scheme::Scheme,
+    scheme::{Scheme, remote_keys::RemoteKeys},
     store::StoreKind,
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -28,15 +29,26 @@ use std::{
 pub struct Context {
     /// For certificates' validity.
     pub now: Now,
-    /// Tokens made at start, by endpoint; kept over reloads, because clients were told them.
+    /// What outlives a configuration.
+    pub kept: Arc<Kept>,
+}
+
+/// What outlives a configuration, so that a reload changes only what was changed.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Tokens made by this process, by endpoint; clients were told them.
     pub generated: Mutex<BTreeMap<String, String>>,
+    /// Keys that were fetched, by where they come from and the shape of their ids.
+    pub remote: Mutex<HashMap<(Origin, String), Arc<RemoteKeys>>>,
+    /// What fetches keys; nothing in commands that only look.
+    pub fetcher: Option<KeyFetcher>,
 }
 
 impl Context {
-    /// A context without generated tokens.
+    /// A context in which nothing was kept and nothing is fetched.
     #[must_use]
     pub fn new(now: Now) -> Self {
-        Self { now, generated: Mutex::default() }
+        Self { now, kept: Arc::default() }
     }
 }
 

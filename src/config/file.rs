@@ -8,8 +8,8 @@ mod scheme;
 
 pub use challenge::{Challenge, Charset, Condition, Echo, OnRejection, ReplyText, Respond};
 pub use scheme::{
-    Basic, Encoding, Hash, Hmac, HttpSignature, HttpSignatureAlgorithm, IpLease, RequestTarget, Scheme, SecretForm,
-    Signature, SignatureHeader, Timestamp, Token, Unit,
+    Basic, Encoding, Hash, Hmac, HttpSignature, HttpSignatureAlgorithm, IpLease, RemoteKeys, RequestTarget, Scheme,
+    SecretForm, Signature, SignatureHeader, Timestamp, Token, Unit,
 };
 
 use schemars::JsonSchema;
@@ -119,6 +119,8 @@ pub struct Endpoint {
     /// Keys of asymmetric schemes.
     #[serde(default)]
     pub public_keys: Vec<PublicKey>,
+    /// Where keys come from: `configured` (default), or `remote`, which fetches what the scheme's `remote_keys` names.
+    pub key_source: Option<KeySource>,
     /// How far a signed time may lie from now. Default: the scheme's.
     pub tolerance: Option<String>,
     /// What becomes of rejected deliveries. Default `enforce`.
@@ -275,6 +277,16 @@ pub struct PublicKey {
     /// Told upstream as `x-hookwarden-tag-<name>`.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+/// Where the keys of an asymmetric scheme come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySource {
+    /// `public_keys` alone. Needs no network.
+    Configured,
+    /// `public_keys`, and what the provider publishes, fetched in the background.
+    Remote,
 }
 
 /// How a public key is written.

@@ -11,6 +11,7 @@ use crate::{
     clock::UnixSeconds,
     decision::Reply,
     delivery::ClientAddress,
+    key_fetcher::Origin,
     scheme::{
         Scheme,
         basic::Basic,
@@ -18,6 +19,7 @@ use crate::{
         http_signature::{Algorithm, HttpSignature, KeyId, RequestTarget, SignatureHeader},
         ip_lease::IpLease,
         public_key::RsaKey,
+        remote_keys::{Ask, KeyIdShape, RemoteKeys},
         signature::{Encoding, SignatureSource},
         signed_content::{Piece, SignedContent},
         timestamp::{Tolerance, Unit},
@@ -27,6 +29,7 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -49,6 +52,7 @@ pub struct SchemeCompiler<'a> {
     findings: &'a mut Findings,
     used: Vec<file::Use>,
     took_public_keys: bool,
+    took_key_source: bool,
 }
 
 impl<'a> SchemeCompiler<'a> {
@@ -61,7 +65,17 @@ impl<'a> SchemeCompiler<'a> {
         written: &'a file::Endpoint,
         findings: &'a mut Findings,
     ) -> Self {
-        Self { name, client, context, path, written, findings, used: Vec::new(), took_public_keys: false }
+        Self {
+            name,
+            client,
+            context,
+            path,
+            written,
+            findings,
+            used: Vec::new(),
+            took_public_keys: false,
+            took_key_source: false,
+        }
     }
 
     /// Compiles one scheme, written at `path`.
@@ -285,7 +299,7 @@ impl<'a> SchemeCompiler<'a> {
     /// The endpoint's token of this process: made once, kept over reloads.
     fn generated_token(&mut self) -> Option<Key<Secret>> {
         self.used.push(file::Use::IpLease);
-        let mut generated = self.context.generated.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generated = self.context.kept.generated.lock().unwrap_or_else(PoisonError::into_inner);
         let token = if let Some(token) = generated.get(self.name) {
             token.clone()
         } else {
@@ -310,8 +324,10 @@ impl<'a> SchemeCompiler<'a> {
             }
         }
         let tolerance = self.tolerance(written.tolerance.as_deref(), &path.key("tolerance"))?;
-        let keys = self.public_keys()?;
+        let remote = self.remote_keys(written.remote_keys.as_ref(), &path.key("remote_keys"));
+        let keys = self.public_keys(self.written.key_source == Some(file::KeySource::Remote))?;
         Some(HttpSignature {
+            remote,
             headers: written
                 .headers
                 .iter()
@@ -339,9 +355,41 @@ impl<'a> SchemeCompiler<'a> {
         })
     }
 
-    fn public_keys(&mut self) -> Option<Vec<(KeyId, Key<RsaKey>)>> {
+    /// What the provider publishes, if the endpoint wants it; nothing also where a problem was found.
+    fn remote_keys(&mut self, written: Option<&file::RemoteKeys>, path: &Path) -> Option<Arc<RemoteKeys>> {
+        self.took_key_source = true;
+        if self.written.key_source != Some(file::KeySource::Remote) {
+            return None;
+        }
+        let Some(written) = written else {
+            let place = self.path.key("key_source");
+            return self.findings.problem(&place, "is `remote`, but the scheme names no `remote_keys`");
+        };
+        let Some(shape) = KeyIdShape::parse(&written.key_id) else {
+            return self.findings.problem(&path.key("key_id"), "is not a shape of ids; write `/keys/{}`");
+        };
+        let base: Option<http::Uri> = written.base.parse().ok();
+        let bare = base.as_ref().and_then(http::Uri::authority).is_some_and(|authority| {
+            !authority.as_str().contains('@') && written.base == format!("https://{authority}")
+        });
+        if !bare {
+            return self.findings.problem(&path.key("base"), "is not `https://host`, with nothing behind it");
+        }
+        let origin = Arc::new(Origin {
+            base: written.base.clone(),
+            ca_file: written.ca_file.as_ref().map(PathBuf::from),
+            allow_private_addresses: written.allow_private_addresses == Some(true),
+        });
+        let mut kept = self.context.kept.remote.lock().unwrap_or_else(PoisonError::into_inner);
+        let source = (origin.as_ref().clone(), written.key_id.clone());
+        let fetcher = self.context.kept.fetcher.clone();
+        let ask: Ask = Arc::new(move |keys, id| fetcher.as_ref().is_some_and(|fetcher| fetcher.ask(&origin, keys, id)));
+        Some(Arc::clone(kept.entry(source).or_insert_with(|| RemoteKeys::new(shape, ask))))
+    }
+
+    fn public_keys(&mut self, others: bool) -> Option<Vec<(KeyId, Key<RsaKey>)>> {
         self.took_public_keys = true;
-        if self.written.public_keys.is_empty() {
+        if self.written.public_keys.is_empty() && !others {
             return self.findings.problem(self.path, "needs a key; write one under `public_keys`");
         }
         let mut keys = Vec::new();
@@ -357,12 +405,14 @@ impl<'a> SchemeCompiler<'a> {
         let text = secret_source::public_key_text(written, path, self.findings)?;
         let allow_1024 = written.allow_rsa_1024 == Some(true);
         let key = match written.format {
-            file::KeyFormat::Pem => RsaKey::from_pem(&text, allow_1024),
-            file::KeyFormat::X509 => RsaKey::from_certificate(&text, self.context.now.wall.0, allow_1024),
+            file::KeyFormat::Pem => RsaKey::from_pem(&text, allow_1024).map(|key| (key, until)),
+            // A certificate ends when it says, or when the operator says, whichever is sooner.
+            file::KeyFormat::X509 => RsaKey::from_certificate(&text, self.context.now.wall, allow_1024)
+                .map(|(key, validity)| (key, Some(until.map_or(validity.until, |u| u.min(validity.until))))),
         };
         let place = path.key(if written.file.is_some() { "file" } else { "inline" });
         match key {
-            Ok(value) => Some((KeyId::parse(&written.id), Key { label, from, until, value })),
+            Ok((value, until)) => Some((KeyId::parse(&written.id), Key { label, from, until, value })),
             Err(problem) => self.findings.problem(&place, problem.to_string()),
         }
     }
@@ -461,6 +511,9 @@ impl<'a> SchemeCompiler<'a> {
                 }
                 None | Some(_) => None,
             };
+        }
+        if compiled && !self.took_key_source && self.written.key_source.is_some() {
+            self.findings.problem::<()>(&self.path.key("key_source"), "is not used: the scheme takes `secrets`");
         }
         if compiled && !self.took_public_keys && !self.written.public_keys.is_empty() {
             self.findings.problem::<()>(&self.path.key("public_keys"), "is not used: the scheme takes `secrets`");

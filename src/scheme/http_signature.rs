@@ -11,6 +11,7 @@
 use super::{
     find_key,
     public_key::{RsaHash, RsaKey},
+    remote_keys::RemoteKeys,
     signature::{Encoding, after_auth_scheme},
     timestamp::{Tolerance, parse_http_date},
 };
@@ -42,8 +43,10 @@ pub struct HttpSignature {
     pub request_target: RequestTarget,
     /// How far `date`, `x-date` or `(created)` may lie from now.
     pub tolerance: Tolerance,
-    /// The keys, by the id messages name them with.
+    /// The keys that are configured, by the id messages name them with.
     pub keys: Vec<(KeyId, Key<RsaKey>)>,
+    /// Keys that the provider publishes, for ids that no configured key answers to.
+    pub remote: Option<Arc<RemoteKeys>>,
 }
 
 /// Places of the signature.
@@ -90,10 +93,10 @@ impl HttpSignature {
         let parameters = self.find(delivery)?;
         let algorithm = self.algorithm(&parameters)?;
         let components = self.components(&parameters, algorithm)?;
-        let keys = self.keys.iter().filter(|(id, _)| id.answers_to(parameters.key_id)).map(|(_, key)| key);
         let signature = Encoding::Base64.decode(parameters.signature).ok_or(Rejection::SignatureMalformed)?;
         let content = self.signed_content(&components, &parameters, delivery)?;
-        let label = Self::matching_key(keys, now, algorithm.hash(), &content, &signature)?;
+        let presented = Presented { hash: algorithm.hash(), content: &content, signature: &signature };
+        let label = self.matching_key(parameters.key_id, &presented, now)?;
         if components.contains(&"digest") {
             judge_digest(delivery, body)?;
         }
@@ -190,28 +193,20 @@ impl HttpSignature {
         Ok(content)
     }
 
-    fn matching_key<'k>(
-        keys: impl Iterator<Item = &'k Key<RsaKey>>,
-        now: Now,
-        hash: RsaHash,
-        content: &[u8],
-        signature: &[u8],
-    ) -> Result<Arc<Label>, Denial> {
+    /// The key that made the signature: a configured one that answers to the id, else a published one.
+    fn matching_key(&self, id: &str, presented: &Presented<'_>, now: Now) -> Result<Arc<Label>, Denial> {
         let mut failure: Option<Denial> = None;
-        for key in keys {
-            // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
-            let denial = if signature.len() == key.value.signature_length() {
-                let made = |key: &RsaKey| key.made(hash, content, signature);
-                match find_key(std::slice::from_ref(key), now, Rejection::SignatureMismatch, made) {
-                    Ok(label) => return Ok(label),
-                    Err(denial) => denial,
-                }
-            } else {
-                Rejection::SignatureMalformed.into()
-            };
-            failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial)));
+        for (_, key) in self.keys.iter().filter(|(configured, _)| configured.answers_to(id)) {
+            match presented.verify(key, now) {
+                Ok(label) => return Ok(label),
+                Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
+            }
         }
-        Err(failure.unwrap_or(Rejection::KeyIdUnknown.into()))
+        match (failure, &self.remote) {
+            (Some(failure), _) => Err(failure),
+            (None, Some(remote)) => presented.verify(&*remote.find(id, now)?, now),
+            (None, None) => Err(Rejection::KeyIdUnknown.into()),
+        }
     }
 
     /// Judges every signed moment; at least one must be there if the endpoint requires one.
@@ -231,6 +226,24 @@ impl HttpSignature {
             }
         }
         Ok(())
+    }
+}
+
+/// A signature, and what it should be of.
+struct Presented<'a> {
+    hash: RsaHash,
+    content: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl Presented<'_> {
+    fn verify(&self, key: &Key<RsaKey>, now: Now) -> Result<Arc<Label>, Denial> {
+        // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
+        if self.signature.len() != key.value.signature_length() {
+            return Err(Rejection::SignatureMalformed.into());
+        }
+        let made = |key: &RsaKey| key.made(self.hash, self.content, self.signature);
+        find_key(std::slice::from_ref(key), now, Rejection::SignatureMismatch, made)
     }
 }
 

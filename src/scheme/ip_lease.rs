@@ -79,7 +79,7 @@ impl IpLease {
 
 /// Whether an address can be a client out there. Anything else is a proxy, a neighbour or nobody, and a lease for
 /// it would admit more than one sender.
-fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let shared_100_64 = matches!(v4.octets(), [100, 64..=127, _, _]);

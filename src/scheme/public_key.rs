@@ -3,6 +3,7 @@
 //! Reading and judging a key is the `rsa` crate's job; verifying is AWS-LC's, which compares the whole encoded
 //! message (so neither Bleichenbacher's 2006 forgery nor lax padding gets through) and costs a quarter of the time.
 
+use crate::clock::UnixSeconds;
 use aws_lc_rs::signature::{
     ParsedPublicKey, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY,
     RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA512, RsaParameters,
@@ -24,6 +25,15 @@ pub struct RsaKey {
     sha256: ParsedPublicKey,
     sha512: ParsedPublicKey,
     modulus_length: usize,
+}
+
+/// When a certificate is valid, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// Not before.
+    pub from: UnixSeconds,
+    /// Not after.
+    pub until: UnixSeconds,
 }
 
 /// The hash inside a PKCS#1 v1.5 signature.
@@ -66,23 +76,26 @@ impl RsaKey {
         Self::from_key(&key, allow_1024)
     }
 
-    /// Reads the subject key of a PEM certificate that is valid at `now`, in seconds since the epoch. Whose
+    /// Reads the subject key of a PEM certificate that is valid at `now`, and until when it is. Whose
     /// certificate it is, the operator vouches for by configuring it.
-    pub fn from_certificate(text: &str, now: i64, allow_1024: bool) -> Result<Self, KeyProblem> {
+    pub fn from_certificate(text: &str, now: UnixSeconds, allow_1024: bool) -> Result<(Self, Validity), KeyProblem> {
         let unreadable = KeyProblem::Unreadable("a PEM certificate with an RSA key");
         let certificate = Certificate::from_pem(text).map_err(|_| unreadable.clone())?;
         let certificate = certificate.tbs_certificate();
-        let validity = certificate.validity();
-        let seconds =
-            |time: &x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
-        if now < seconds(&validity.not_before) || seconds(&validity.not_after) < now {
+        let told = certificate.validity();
+        let moment = |time: &x509_cert::time::Time| {
+            UnixSeconds(i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX))
+        };
+        let validity = Validity { from: moment(&told.not_before), until: moment(&told.not_after) };
+        if now < validity.from || validity.until < now {
             return Err(KeyProblem::OutsideValidity {
-                from: validity.not_before.to_string(),
-                until: validity.not_after.to_string(),
+                from: told.not_before.to_string(),
+                until: told.not_after.to_string(),
             });
         }
         let spki = certificate.subject_public_key_info().to_der().map_err(|_| unreadable.clone())?;
-        Self::from_key(&PublicKey::from_public_key_der(&spki).map_err(|_| unreadable)?, allow_1024)
+        let key = PublicKey::from_public_key_der(&spki).map_err(|_| unreadable)?;
+        Ok((Self::from_key(&key, allow_1024)?, validity))
     }
 
     fn from_key(key: &PublicKey, allow_1024: bool) -> Result<Self, KeyProblem> {

@@ -161,6 +161,22 @@ pub struct HttpSignature {
     pub request_target: Option<RequestTarget>,
     /// How far the signed time may lie from now, on either side. Default `5m`.
     pub tolerance: Option<String>,
+    /// Where the provider publishes keys; used with the endpoint's `key_source: remote`.
+    pub remote_keys: Option<RemoteKeys>,
+}
+
+/// Keys that a provider publishes as certificates, one by one, under the id that messages name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteKeys {
+    /// `https://host`; the key id is put behind it.
+    pub base: String,
+    /// The shape of a key id: literal text, and `{}` for one path segment.
+    pub key_id: String,
+    /// Certificates to trust instead of the public ones.
+    pub ca_file: Option<String>,
+    /// Lets the host resolve to a private address.
+    pub allow_private_addresses: Option<bool>,
 }
 
 /// Places of an HTTP signature.

@@ -2,55 +2,43 @@
 //!
 //! An echo reflects a stranger's text from the operator's own origin, so a rule names a character set and a length,
 //! both closed; nothing outside them is ever sent back, escaped or not. A challenge that the provider signs is only
-//! answered with a [`Verified`] in hand.
+//! answered with a [`Verified`] in hand. A challenge that asks for a MAC of its own text is a MAC oracle: the set and
+//! the length keep what it can be asked apart from what the provider signs.
 
 use crate::{
-    decision::{Answer, AnswerReason, Rejection, Reply},
+    clock::Now,
+    condition::{Condition, MAX_BODY},
+    decision::{Answer, AnswerReason, Denial, Rejection, Reply},
     delivery::{Delivery, Found},
-    json::Json,
-    scheme::Verified,
+    received::{Place, Received},
+    scheme::{
+        Verified,
+        decryption::Decryption,
+        encoding::Encoding,
+        mac::{Hash, MacKey},
+        token::Token,
+    },
+    secret::Key,
 };
 use std::borrow::Cow;
-
-/// Bodies longer than this are deliveries, not challenges, and are not parsed to find out.
-pub const MAX_BODY: usize = 16 * 1024;
 
 /// A compiled challenge rule.
 #[derive(Debug)]
 pub struct Challenge {
+    /// What conditions and echoes look at, instead of the request's own body.
+    pub decrypt: Option<Decryption>,
     /// All of these must hold for a request to be this challenge.
     pub when: Vec<Condition>,
     /// Whether the provider signs it.
     pub signed: bool,
+    /// A token that the request must show.
+    pub token: Option<Token>,
     /// The values that are echoed.
     pub echoes: Vec<Echo>,
+    /// The values that are computed from them; the answer counts them on from the echoes.
+    pub derived: Vec<Derived>,
     /// What is answered.
     pub respond: Respond,
-}
-
-/// One condition on a request.
-#[derive(Debug)]
-pub enum Condition {
-    /// The method is this one.
-    Method(String),
-    /// A value is there, and is this one if one is named.
-    Value {
-        /// Where.
-        place: Place,
-        /// What it must be.
-        equals: Option<String>,
-    },
-}
-
-/// Places of a value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A header, name in lower case.
-    Header(String),
-    /// A query parameter.
-    Query(String),
-    /// A string in the JSON body, by RFC 6901 pointer.
-    Json(String),
 }
 
 /// A value that is echoed.
@@ -66,6 +54,28 @@ pub struct Echo {
     pub max_length: usize,
 }
 
+/// A value that is computed.
+#[derive(Debug)]
+pub struct Derived {
+    /// What the response calls it.
+    pub name: String,
+    /// By what.
+    pub function: Function,
+    /// From what.
+    pub of: Template,
+    /// How its bytes are written.
+    pub encoding: Encoding,
+}
+
+/// What computes a value.
+#[derive(Debug)]
+pub enum Function {
+    /// A hash that anybody can compute.
+    Hash(Hash),
+    /// A MAC with the first of the endpoint's secrets that is active.
+    Mac(Vec<Key<MacKey>>),
+}
+
 /// Closed sets of characters that may be echoed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Charset {
@@ -76,6 +86,8 @@ pub enum Charset {
     Hex,
     /// Decimal digits.
     Digits,
+    /// Printable ASCII but for `< > & " ' \`: sentences, and still nothing that could be markup or end a JSON string.
+    Text,
 }
 
 /// What is answered.
@@ -98,8 +110,8 @@ pub struct Template(pub Vec<Part>);
 pub enum Part {
     /// Text from the configuration.
     Text(String),
-    /// The echo with this index.
-    Echo(usize),
+    /// The echo, or behind the echoes the derived value, with this index.
+    Value(usize),
 }
 
 /// A request that is a challenge, and whether it needs a proof before it is answered.
@@ -119,38 +131,55 @@ pub struct UnsignedChallenge<'r>(&'r Challenge);
 #[derive(Debug)]
 pub struct SignedChallenge<'r>(&'r Challenge);
 
-/// A body that is JSON, or is not.
-type Parsed = Option<Json>;
-
-/// The body as JSON, parsed at most once and only if a rule asks.
-struct LazyJson<'b> {
-    body: &'b [u8],
-    /// Nothing yet, or what parsing gave.
-    parsed: Option<Parsed>,
-}
-
 impl Challenge {
     /// The first of `rules` that a request poses.
     #[must_use]
-    pub fn find<'r>(rules: &'r [Self], delivery: &Delivery<'_>, body: &[u8]) -> Option<Posed<'r>> {
-        let mut json = LazyJson { body, parsed: None };
-        let rule = rules.iter().find(|rule| rule.when.iter().all(|condition| condition.holds(delivery, &mut json)))?;
+    pub fn find<'r>(rules: &'r [Self], received: &Received<'_>, now: Now) -> Option<Posed<'r>> {
+        let rule = rules.iter().find(|rule| rule.is_posed_by(received, now))?;
         Some(if rule.signed { Posed::Signed(SignedChallenge(rule)) } else { Posed::Unsigned(UnsignedChallenge(rule)) })
     }
 
-    fn answer(&self, delivery: &Delivery<'_>, body: &[u8]) -> Result<Answer, Rejection> {
-        let mut json = LazyJson { body, parsed: None };
-        let echoes = self
-            .echoes
-            .iter()
-            .map(|echo| echo.read(delivery, &mut json))
-            .collect::<Result<Vec<String>, Rejection>>()?;
+    fn is_posed_by(&self, received: &Received<'_>, now: Now) -> bool {
+        let reads_body = |condition: &Condition| {
+            matches!(condition, Condition::Value { place: Place::Json(_) | Place::Form(_), .. } | Condition::Empty(_))
+        };
+        if received.body.len() > MAX_BODY && (self.decrypt.is_some() || self.when.iter().any(reads_body)) {
+            return false;
+        }
+        self.look_at(received, now, |received| self.when.iter().all(|condition| condition.holds(received)))
+            .unwrap_or(false)
+    }
+
+    /// Looks at the request, or at what is hidden in it; nothing if that cannot be read.
+    fn look_at<T>(&self, received: &Received<'_>, now: Now, look: impl FnOnce(&Received<'_>) -> T) -> Option<T> {
+        match &self.decrypt {
+            None => Some(look(received)),
+            Some(decryption) => {
+                let plain = decryption.open(received, now)?;
+                let delivery = Delivery { body: crate::delivery::Body::Whole(&plain), ..received.delivery.clone() };
+                Some(look(&Received::new(&delivery, &plain)))
+            }
+        }
+    }
+
+    fn answer(&self, received: &Received<'_>, now: Now) -> Result<Answer, Denial> {
+        if let Some(token) = &self.token {
+            token.verify(received, now)?;
+        }
+        let read = |received: &Received<'_>| {
+            self.echoes.iter().map(|echo| echo.read(received)).collect::<Result<Vec<String>, Rejection>>()
+        };
+        let mut values = self.look_at(received, now, read).ok_or(Rejection::ChallengeMalformed)??;
+        for derived in &self.derived {
+            let value = derived.compute(&values, now)?;
+            values.push(value);
+        }
         let mut headers: Vec<(String, String)> =
-            self.respond.headers.iter().map(|(name, value)| (name.clone(), value.fill(&echoes))).collect();
+            self.respond.headers.iter().map(|(name, value)| (name.clone(), value.fill(&values))).collect();
         let body = match &self.respond.body {
             Some((content_type, template)) => {
                 headers.push(("content-type".to_owned(), (*content_type).to_owned()));
-                template.fill(&echoes)
+                template.fill(&values)
             }
             None => String::new(),
         };
@@ -160,81 +189,50 @@ impl Challenge {
 
 impl UnsignedChallenge<'_> {
     /// The answer.
-    pub fn answer(&self, delivery: &Delivery<'_>, body: &[u8]) -> Result<Answer, Rejection> {
-        self.0.answer(delivery, body)
+    pub fn answer(&self, received: &Received<'_>, now: Now) -> Result<Answer, Denial> {
+        self.0.answer(received, now)
     }
 }
 
 impl SignedChallenge<'_> {
     /// The answer, for which the proof must be shown.
-    pub fn answer(&self, delivery: &Delivery<'_>, body: &[u8], _proof: &Verified) -> Result<Answer, Rejection> {
-        self.0.answer(delivery, body)
-    }
-}
-
-impl Condition {
-    fn holds(&self, delivery: &Delivery<'_>, json: &mut LazyJson<'_>) -> bool {
-        match self {
-            Self::Method(method) => delivery.method == method,
-            // Parsing every body to look for a rare word would cost more than the signature: a body that does not
-            // even contain the word, as plain bytes, is a delivery. One that hides it behind JSON escapes is too.
-            Self::Value { place: Place::Json(_), equals: Some(expected) }
-                if json.body.len() > MAX_BODY || memchr::memmem::find(json.body, expected.as_bytes()).is_none() =>
-            {
-                false
-            }
-            Self::Value { place, equals } => match place.read(delivery, json) {
-                Found::One(value) => equals.as_ref().is_none_or(|expected| value == *expected),
-                // A doubled value is certainly meant as a challenge; reading it will refuse it.
-                Found::Repeated => equals.is_none(),
-                Found::Absent => false,
-            },
-        }
-    }
-}
-
-impl Place {
-    fn read<'a>(&self, delivery: &Delivery<'a>, json: &'a mut LazyJson<'_>) -> Found<Cow<'a, str>> {
-        match self {
-            // What is not UTF-8 becomes a replacement character, which no character set contains.
-            Self::Header(name) => match delivery.headers.single(name) {
-                Found::One(value) => Found::One(String::from_utf8_lossy(value)),
-                Found::Absent => Found::Absent,
-                Found::Repeated => Found::Repeated,
-            },
-            Self::Query(name) => delivery.query_parameter(name),
-            Self::Json(pointer) => json.text_at(pointer).map_or(Found::Absent, |text| Found::One(Cow::Borrowed(text))),
-        }
-    }
-}
-
-impl LazyJson<'_> {
-    fn text_at(&mut self, pointer: &str) -> Option<&str> {
-        let body = self.body;
-        self.parsed
-            .get_or_insert_with(|| if body.len() > MAX_BODY { None } else { Json::parse(body) })
-            .as_ref()
-            .and_then(|json| json.text_at(pointer))
+    pub fn answer(&self, received: &Received<'_>, now: Now, _proof: &Verified) -> Result<Answer, Denial> {
+        self.0.answer(received, now)
     }
 }
 
 impl Echo {
-    fn read(&self, delivery: &Delivery<'_>, json: &mut LazyJson<'_>) -> Result<String, Rejection> {
-        let mut value: Option<String> = None;
+    fn read(&self, received: &Received<'_>) -> Result<String, Rejection> {
+        let mut value: Option<Cow<'_, str>> = None;
         for place in &self.places {
-            match place.read(delivery, json) {
+            match received.read_text(place).map_err(|_| Rejection::ChallengeMalformed)? {
                 Found::Absent => {}
                 Found::Repeated => return Err(Rejection::ChallengeMalformed),
                 Found::One(found) => match &value {
                     Some(other) if *other != found => return Err(Rejection::ChallengeMismatch),
                     Some(_) => {}
-                    None => value = Some(found.into_owned()),
+                    None => value = Some(found),
                 },
             }
         }
         value
             .filter(|v| !v.is_empty() && v.len() <= self.max_length && v.bytes().all(|b| self.charset.contains(b)))
+            .map(Cow::into_owned)
             .ok_or(Rejection::ChallengeMalformed)
+    }
+}
+
+impl Derived {
+    fn compute(&self, values: &[String], now: Now) -> Result<String, Denial> {
+        let text = self.of.fill(values).into_bytes();
+        let tag = match &self.function {
+            Function::Hash(hash) => hash.of(&text),
+            Function::Mac(keys) => {
+                let key = keys.iter().find(|key| key.is_active(now));
+                key.ok_or(crate::decision::Fault::NoActiveSecret)?.value.tag(&[Cow::Owned(text)])
+            }
+        };
+        Ok(self.encoding.encode(tag.bytes()))
     }
 }
 
@@ -248,17 +246,20 @@ impl Charset {
             }
             Self::Hex => byte.is_ascii_hexdigit(),
             Self::Digits => byte.is_ascii_digit(),
+            Self::Text => {
+                (byte.is_ascii_graphic() || byte == b' ') && !matches!(byte, b'<' | b'>' | b'&' | b'"' | b'\'' | b'\\')
+            }
         }
     }
 }
 
 impl Template {
-    fn fill(&self, echoes: &[String]) -> String {
+    fn fill(&self, values: &[String]) -> String {
         self.0
             .iter()
             .map(|part| match part {
                 Part::Text(text) => text.as_str(),
-                Part::Echo(index) => echoes.get(*index).map_or("", String::as_str),
+                Part::Value(index) => values.get(*index).map_or("", String::as_str),
             })
             .collect()
     }
@@ -267,20 +268,23 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::{Body, Headers};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn no_echo_leaves_its_character_set(value in ".{0,300}") {
-            let echo = Echo { name: "c".into(), places: vec![Place::Header("x-c".into())], charset: Charset::Token, max_length: 256 };
-            let delivery = Delivery {
-                method: "POST", target: "/", host: "h",
-                headers: crate::delivery::Headers::from_lines(vec![(b"x-c", value.as_bytes())]),
-                body: crate::delivery::Body::Whole(b""), peer: None, route_endpoint: None,
-            };
-            if let Ok(text) = echo.read(&delivery, &mut LazyJson { body: b"", parsed: None }) {
-                let harmless = |b: u8| b.is_ascii_graphic() && !b"\"'<>&\\{}:;,".contains(&b);
-                prop_assert!(text.len() <= 256 && text.bytes().all(harmless), "{}", text);
+            for (charset, never) in [(Charset::Token, &b"\"'<>&\\{}:;, "[..]), (Charset::Text, &b"\"'<>&\\"[..])] {
+                let echo = Echo { name: "c".into(), places: vec![Place::Header("x-c".into())], charset, max_length: 256 };
+                let delivery = Delivery {
+                    method: "POST", target: "/", host: "h",
+                    headers: Headers::from_lines(vec![(b"x-c", value.as_bytes())]),
+                    body: Body::Whole(b""), peer: None, route_endpoint: None,
+                };
+                if let Ok(text) = echo.read(&Received::new(&delivery, b"")) {
+                    let harmless = |b: u8| (b.is_ascii_graphic() || b == b' ') && !never.contains(&b);
+                    prop_assert!(text.len() <= 256 && text.bytes().all(harmless), "{}", text);
+                }
             }
         }
     }

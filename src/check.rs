@@ -15,6 +15,7 @@ use crate::{
     decision::{Allowed, Answer, Decision, Denial, Rejection},
     delivery::{Body, Delivery, Found},
     endpoint::{Endpoint, Endpoints, Mode},
+    received::Received,
     scheme::{Verified, ip_lease::Grant},
 };
 use std::sync::Arc;
@@ -83,17 +84,19 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
     }
     let body = whole_body(delivery.body, endpoint)?;
 
-    match Challenge::find(&endpoint.challenges, delivery, body) {
-        Some(Posed::Unsigned(challenge)) => return Ok(Finding::Answer(challenge.answer(delivery, body)?)),
+    let received = Received::new(delivery, body);
+
+    match Challenge::find(&endpoint.challenges, &received, now) {
+        Some(Posed::Unsigned(challenge)) => return Ok(Finding::Answer(challenge.answer(&received, now)?)),
         Some(Posed::Signed(challenge)) => {
-            let proof = endpoint.scheme.verify(delivery, body, now)?;
-            return Ok(Finding::Answer(challenge.answer(delivery, body, &proof)?));
+            let proof = endpoint.scheme.verify(&received, now)?;
+            return Ok(Finding::Answer(challenge.answer(&received, now, &proof)?));
         }
         None => {}
     }
     match endpoint.scheme.enrol(delivery, now) {
         Some(grant) => grant.map(Finding::Enrol),
-        None => endpoint.scheme.verify(delivery, body, now).map(Finding::Deliver),
+        None => endpoint.scheme.verify(&received, now).map(Finding::Deliver),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The proxy's route may name the endpoint; otherwise host and path find it. Nothing a sender writes into a header,
 //! a query or a body can: those would let it choose which secret it is judged by.
 
-use crate::{challenge::Challenge, decision::Rejection, delivery::Delivery, scheme::Scheme};
+use crate::{challenge::Challenge, decision::Rejection, delivery::Delivery, received::Place, scheme::Scheme};
 use std::{collections::HashMap, sync::Arc};
 
 /// One receiver, ready to judge. Built by `config`, after which nothing in it can be invalid.
@@ -27,6 +27,10 @@ pub struct Endpoint {
     pub scheme: Scheme,
     /// What rejected senders are told.
     pub refusals: Refusals,
+    /// Where a delivery's id stands.
+    pub delivery_id: Option<Place>,
+    /// Where a delivery's event type stands.
+    pub event_type: Option<Place>,
 }
 
 /// What becomes of rejected deliveries.

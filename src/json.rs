@@ -1,18 +1,24 @@
 //! JSON read strictly: a repeated key is refused, because two readers may each believe a different one.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-/// A JSON value, as far as challenges need to see.
+/// A JSON value, as far as anything here looks.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json {
     /// A string.
     Text(String),
+    /// An integer that fits 64 bits. Written as `1`, it is `1` here; no other spelling of it is JSON.
+    Integer(i128),
+    /// A boolean.
+    Boolean(bool),
     /// An object, in order.
     Object(Vec<(String, Json)>),
     /// An array.
     Array(Vec<Json>),
-    /// Null, a boolean or a number, of which nothing here asks the value.
+    /// Null.
+    Null,
+    /// A number whose spelling is lost.
     Other,
 }
 
@@ -23,21 +29,87 @@ impl Json {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The string at a JSON pointer (RFC 6901).
+    /// The value at a JSON pointer (RFC 6901).
+    #[must_use]
+    pub fn at(&self, pointer: &str) -> Option<&Self> {
+        pointer.split('/').skip(1).try_fold(self, |value, token| value.step(token))
+    }
+
+    fn step(&self, token: &str) -> Option<&Self> {
+        match self {
+            Self::Object(members) => {
+                let token = token.replace("~1", "/").replace("~0", "~");
+                members.iter().find(|(key, _)| *key == token).map(|(_, value)| value)
+            }
+            Self::Array(items) => items.get(token.parse::<usize>().ok()?),
+            Self::Text(_) | Self::Integer(_) | Self::Boolean(_) | Self::Null | Self::Other => None,
+        }
+    }
+
+    /// All values at a pointer in which `*` stands for every item of an array. Nothing if any of them is absent, or
+    /// if there is none: what must hold for every item does not hold for no item.
+    #[must_use]
+    pub fn all_at(&self, pointer: &str) -> Option<Vec<&Self>> {
+        let mut values = vec![self];
+        for token in pointer.split('/').skip(1) {
+            let mut next = Vec::with_capacity(values.len());
+            for value in values {
+                match (token, value) {
+                    ("*", Self::Array(items)) => next.extend(items),
+                    ("*", _) => return None,
+                    (token, value) => next.push(value.step(token)?),
+                }
+            }
+            values = next;
+        }
+        Some(values).filter(|values| !values.is_empty())
+    }
+
+    /// The text of a scalar: a string, an integer or a boolean.
+    #[must_use]
+    pub fn scalar(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Text(text) => Some(Cow::Borrowed(text)),
+            Self::Integer(number) => Some(Cow::Owned(number.to_string())),
+            Self::Boolean(true) => Some(Cow::Borrowed("true")),
+            Self::Boolean(false) => Some(Cow::Borrowed("false")),
+            Self::Object(_) | Self::Array(_) | Self::Null | Self::Other => None,
+        }
+    }
+
+    /// The text of the scalar at a pointer.
+    #[must_use]
+    pub fn scalar_at(&self, pointer: &str) -> Option<Cow<'_, str>> {
+        self.at(pointer)?.scalar()
+    }
+
+    /// The string at a pointer.
     #[must_use]
     pub fn text_at(&self, pointer: &str) -> Option<&str> {
-        let mut value = self;
-        for token in pointer.split('/').skip(1) {
-            let token = token.replace("~1", "/").replace("~0", "~");
-            value = match value {
-                Self::Object(members) => members.iter().find(|(key, _)| *key == token).map(|(_, value)| value)?,
-                Self::Array(items) => items.get(token.parse::<usize>().ok()?)?,
-                Self::Text(_) | Self::Other => return None,
-            };
-        }
-        match value {
-            Self::Text(text) => Some(text),
-            Self::Object(_) | Self::Array(_) | Self::Other => None,
+        self.at(pointer)?.text()
+    }
+
+    /// The text of a string.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The items of an array.
+    #[must_use]
+    pub fn items(&self) -> Option<&[Self]> {
+        if let Self::Array(items) = self { Some(items) } else { None }
+    }
+
+    /// Whether it holds nothing: an empty object, array or string, or null.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Object(members) => members.is_empty(),
+            Self::Array(items) => items.is_empty(),
+            Self::Null => true,
+            Self::Integer(_) | Self::Boolean(_) | Self::Other => false,
         }
     }
 }
@@ -56,20 +128,20 @@ impl<'de> Visitor<'de> for Reader {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Boolean(value))
     }
-    fn visit_i64<E: Error>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Json, E> {
+        Ok(Json::Integer(i128::from(number)))
     }
-    fn visit_u64<E: Error>(self, _: u64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Json, E> {
+        Ok(Json::Integer(i128::from(number)))
     }
     fn visit_f64<E: Error>(self, _: f64) -> Result<Json, E> {
         Ok(Json::Other)
     }
     fn visit_unit<E: Error>(self) -> Result<Json, E> {
-        Ok(Json::Other)
+        Ok(Json::Null)
     }
     fn visit_str<E: Error>(self, text: &str) -> Result<Json, E> {
         Ok(Json::Text(text.to_owned()))
@@ -105,7 +177,17 @@ mod tests {
         assert_eq!(json.text_at("/a/b~1c/0"), Some("x"));
         assert_eq!(json.text_at("/a/b~1c/1/~0"), Some("deep"));
         assert_eq!(json.text_at("/n"), None);
+        assert_eq!(json.scalar_at("/n").as_deref(), Some("1"));
         assert_eq!(json.text_at("/missing"), None);
+    }
+
+    #[test]
+    fn a_star_is_every_item() {
+        let json = Json::parse(br#"{"v":[{"s":"a"},{"s":"b"}],"w":[{"s":"a"},{}],"e":[]}"#).unwrap();
+        assert_eq!(json.all_at("/v/*/s").map(|all| all.len()), Some(2));
+        for absent in ["/w/*/s", "/e/*/s", "/e/*", "/v/*/t", "/x/*", "/v/0/s/*"] {
+            assert_eq!(json.all_at(absent), None, "{absent}");
+        }
     }
 
     #[test]

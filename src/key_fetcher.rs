@@ -6,7 +6,13 @@
 
 use crate::{
     clock::{Clock, UnixSeconds},
-    scheme::{ip_lease::is_public, public_key::RsaKey, remote_keys::RemoteKeys},
+    json::Json,
+    scheme::{
+        algorithm::Algorithm,
+        ip_lease::is_public,
+        public_key::{KeyFormat, KeyPolicy, PublicKey},
+        remote_keys::RemoteKeys,
+    },
     secret::{Key, Label},
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -28,12 +34,33 @@ const QUEUE: usize = 16;
 /// Where the keys of one source are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// `https://host`, perhaps with a port, and nothing behind it.
+    /// The address: `https://host`, perhaps with a port, behind which an id is put; nothing, where ids are whole
+    /// addresses; or the whole address of a set.
     pub base: String,
+    /// What is there.
+    pub document: Document,
+    /// What its keys are for.
+    pub algorithms: Vec<Algorithm>,
     /// Certificates to trust instead of the public ones.
     pub ca_file: Option<PathBuf>,
     /// Lets the host resolve to a private address.
     pub allow_private_addresses: bool,
+}
+
+/// What an address answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Document {
+    /// One key.
+    Key(KeyFormat),
+    /// A JSON Web Key Set (RFC 7517 §5).
+    Set,
+}
+
+/// What was fetched.
+enum Fetched {
+    Key(Key<PublicKey>),
+    Set(Vec<(String, Key<PublicKey>)>),
+    Absent,
 }
 
 /// A handle on the thread that fetches.
@@ -71,11 +98,15 @@ impl Job {
         // A reload may have dropped the source meanwhile.
         let Some(keys) = self.keys.upgrade() else { return };
         match self.origin.fetch(&self.id, clock.now().wall) {
-            Ok(Some(key)) => {
+            Ok(Fetched::Key(key)) => {
                 tracing::info!(origin = self.origin.base, key_id = self.id, "a key was fetched");
                 keys.put(&self.id, Some(key), clock.now());
             }
-            Ok(None) => {
+            Ok(Fetched::Set(set)) => {
+                tracing::info!(origin = self.origin.base, keys = set.len(), "a set of keys was fetched");
+                keys.put_set(set, &self.id, clock.now());
+            }
+            Ok(Fetched::Absent) => {
                 tracing::warn!(origin = self.origin.base, key_id = self.id, "the provider has no such key");
                 keys.put(&self.id, None, clock.now());
             }
@@ -93,19 +124,49 @@ impl Job {
 }
 
 impl Origin {
-    /// Fetches the certificate under an id; nothing if the host says that there is none.
-    fn fetch(&self, id: &str, now: UnixSeconds) -> anyhow::Result<Option<Key<RsaKey>>> {
-        let mut response = self.agent()?.get(format!("{}{id}", self.base)).call()?;
+    /// Fetches what is under an id.
+    fn fetch(&self, id: &str, now: UnixSeconds) -> anyhow::Result<Fetched> {
+        let address = match self.document {
+            Document::Key(_) => format!("{}{id}", self.base),
+            Document::Set => self.base.clone(),
+        };
+        let mut response = self.agent()?.get(address).call()?;
         match response.status().as_u16() {
             200 => {}
-            404 | 410 => return Ok(None),
+            404 | 410 if self.document != Document::Set => return Ok(Fetched::Absent),
             status => bail!("the host answered {status}"),
         }
         let text = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string()?;
-        let (value, validity) =
-            RsaKey::from_certificate(&text, now, false).map_err(|problem| anyhow!("it {problem}"))?;
-        let label = Arc::new(Label { id: id.to_owned(), tags: Vec::new() });
-        Ok(Some(Key { label, from: Some(validity.from), until: Some(validity.until), value }))
+        self.read(&text, id, now)
+    }
+
+    fn read(&self, text: &str, id: &str, now: UnixSeconds) -> anyhow::Result<Fetched> {
+        let label = |id: &str| Arc::new(Label { id: id.to_owned(), tags: Vec::new() });
+        let policy = KeyPolicy::default();
+        match self.document {
+            Document::Key(KeyFormat::X509) => {
+                let (value, validity) = PublicKey::from_certificate(text, now, &self.algorithms, policy)
+                    .map_err(|problem| anyhow!("it {problem}"))?;
+                let (from, until) = (Some(validity.from), Some(validity.until));
+                Ok(Fetched::Key(Key { label: label(id), from, until, value }))
+            }
+            Document::Key(format) => {
+                let value = PublicKey::read(text, format, &self.algorithms, policy)
+                    .map_err(|problem| anyhow!("it {problem}"))?;
+                Ok(Fetched::Key(Key { label: label(id), from: None, until: None, value }))
+            }
+            Document::Set => {
+                let json = Json::parse(text.as_bytes()).ok_or_else(|| anyhow!("it is not JSON"))?;
+                let Some(Json::Array(keys)) = json.at("/keys") else { bail!("it has no keys") };
+                // A set may hold keys of other kinds, for others.
+                let usable = keys.iter().filter_map(|jwk| {
+                    let id = jwk.text_at("/kid")?;
+                    let value = PublicKey::from_jwk(jwk, &self.algorithms, policy).ok()?;
+                    Some((id.to_owned(), Key { label: label(id), from: None, until: None, value }))
+                });
+                Ok(Fetched::Set(usable.collect()))
+            }
+        }
     }
 
     fn agent(&self) -> anyhow::Result<ureq::Agent> {

@@ -8,6 +8,7 @@
 //! - [`ext_authz`] reads Envoy's question and builds a [`delivery`]: bytes, borrowed, undecided.
 //! - [`check`] walks it through the rooms below, in order, and is the only place that knows the order.
 //! - [`endpoint`] finds the receiver; its compiled rules select the secrets.
+//! - [`received`] is the delivery with its whole body, and what is read out of it; [`condition`] asks it questions.
 //! - [`challenge`] answers handshakes.
 //! - [`scheme`] verifies the proof and makes a `Verified`, which nothing else can.
 //! - [`admission`] asks the [`store`] what the proof depends on and makes an `Admitted`.
@@ -26,9 +27,11 @@ pub mod check;
 
 pub mod admission;
 pub mod challenge;
+pub mod condition;
 pub mod decision;
 pub mod delivery;
 pub mod endpoint;
+pub mod received;
 pub mod scheme;
 
 pub mod clock;

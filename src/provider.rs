@@ -68,13 +68,31 @@ pub const fn grade(evidence: file::EvidenceGrade) -> &'static str {
 /// A scheme in one line.
 #[must_use]
 pub fn summary(scheme: &file::Scheme) -> String {
-    if let Some(hmac) = &scheme.hmac {
-        let word = hmac.signature.auth_scheme.as_ref().map(|word| format!(": {word}")).unwrap_or_default();
-        let hash = format!("{:?}", hmac.hash).to_ascii_uppercase().replace("SHA", "HMAC-SHA");
-        return format!("`{}{word}`: {hash} over `{}`", hmac.signature.header, hmac.signed_content);
+    if let Some(mac) = &scheme.hmac {
+        return format!("{}: {} over `{}`", place(&mac.signature), hash("HMAC-", mac.hash), shown(&mac.signed_content));
+    }
+    if let Some(mac) = &scheme.keyed_hash {
+        return format!(
+            "{}: plain {} over `{}`",
+            place(&mac.signature),
+            hash("", mac.hash),
+            shown(&mac.signed_content)
+        );
+    }
+    if let Some(signature) = &scheme.public_key {
+        let algorithm = signature.algorithms.first().map(word).unwrap_or_default();
+        return format!("{}: {algorithm} over `{}`", place(&signature.signature), shown(&signature.signed_content));
+    }
+    if let Some(jwt) = &scheme.jwt {
+        let algorithms: Vec<String> = jwt.algorithms.iter().map(word).collect();
+        let body = if jwt.body_digest.is_some() { " with the body's digest" } else { "" };
+        return format!("a JWT ({}){body}", algorithms.join(", "));
     }
     if let Some(signature) = &scheme.http_signature {
         return format!("HTTP Signature (draft-cavage, RSA) over `{}`", signature.required.join("`, `"));
+    }
+    if let Some(signature) = &scheme.http_message_signature {
+        return format!("HTTP Message Signature (RFC 9421) over `{}`", signature.required.join("`, `"));
     }
     if scheme.token.is_some() {
         return "a shared token".to_owned();
@@ -82,9 +100,55 @@ pub fn summary(scheme: &file::Scheme) -> String {
     if scheme.ip_lease.is_some() {
         return "the client's address holds a lease".to_owned();
     }
+    if scheme.ip_allow.is_some() {
+        return "the client's address is in a network".to_owned();
+    }
     if scheme.basic.is_some() {
         return "Basic credentials".to_owned();
     }
+    if let Some(cases) = &scheme.cases {
+        let mut cases: Vec<String> = cases.iter().map(|case| summary(&case.scheme)).collect();
+        cases.dedup();
+        return cases.join("; or ");
+    }
     let members = scheme.all_of.iter().chain(&scheme.any_of).flatten().map(summary).collect::<Vec<_>>();
     members.join(if scheme.all_of.is_some() { " and " } else { " or " })
+}
+
+/// A variant in the configuration's own word.
+fn word(variant: &impl std::fmt::Debug) -> String {
+    let word = format!("{variant:?}");
+    // `RsaPkcs1Sha256` reads as RSA-PKCS1-SHA256.
+    word.chars().enumerate().fold(String::new(), |mut text, (at, c)| {
+        if at > 0 && c.is_ascii_uppercase() {
+            text.push('-');
+        }
+        text.push(c.to_ascii_uppercase());
+        text
+    })
+}
+
+fn hash(before: &str, hash: file::Hash) -> String {
+    format!("{before}{}", format!("{hash:?}").to_ascii_uppercase().replace("SHA", "SHA-").replace("SHA-1", "SHA1"))
+        .replace("SHA-", "SHA")
+}
+
+/// Where a signature stands.
+fn place(signature: &file::Signature) -> String {
+    let scheme = signature.auth_scheme.as_ref().map(|word| format!(": {word}")).unwrap_or_default();
+    let file::Signature { header, headers, numbered_header, query, form, json, item, .. } = signature;
+    let headers = headers.as_ref().map(|headers| headers.join("`, `"));
+    let header = header.clone().or(headers).or_else(|| numbered_header.as_ref().map(|stem| format!("{stem}n")));
+    match (header, query, form, json.as_ref().or(item.as_ref())) {
+        (Some(header), ..) => format!("`{header}{scheme}`"),
+        (_, Some(query), ..) => format!("`?{query}=`"),
+        (_, _, Some(form), _) => format!("form field `{form}`"),
+        (_, _, _, Some(pointer)) => format!("JSON `{pointer}`"),
+        _ => "nowhere".to_owned(),
+    }
+}
+
+/// A template as text of one line, safe in a Markdown table.
+fn shown(template: &str) -> String {
+    template.replace('\n', "⏎").replace('|', "¦")
 }

@@ -8,21 +8,35 @@
 //! authentic delivery and a forger only ever shows as a mismatch. And what was signed is fed to the MAC as the
 //! bytes that arrived, never as text rendered again.
 
+pub mod algorithm;
 pub mod basic;
-pub mod hmac;
+pub mod canonical;
+pub mod certificate_chain;
+pub mod decryption;
+pub mod digest;
+pub mod encoding;
+pub mod http_message_signature;
 pub mod http_signature;
 pub mod ip_lease;
+pub mod jwt;
+pub mod key_ring;
+pub mod listed_headers;
+pub mod mac;
+pub mod network;
 pub mod public_key;
 pub mod remote_keys;
 pub mod signature;
+pub mod signed;
 pub mod signed_content;
 pub mod timestamp;
 pub mod token;
 
 use crate::{
     clock::Now,
-    decision::{Denial, Fault},
+    condition::Condition,
+    decision::{Denial, Fault, Rejection},
     delivery::Delivery,
+    received::Received,
     secret::{Key, Label},
 };
 use ip_lease::{Grant, Tenant};
@@ -31,20 +45,28 @@ use std::sync::Arc;
 /// A compiled scheme.
 #[derive(Debug)]
 pub enum Scheme {
-    /// A MAC over signed content.
-    Hmac(hmac::Hmac),
+    /// A signature over signed content.
+    Signed(signed::Signed),
+    /// A JSON Web Token or JWS.
+    Jwt(jwt::Jwt),
     /// A shared token, sent as it is.
     Token(token::Token),
     /// A client address that once showed a token.
     IpLease(ip_lease::IpLease),
     /// HTTP Signatures, draft-cavage 03–12.
     HttpSignature(http_signature::HttpSignature),
+    /// HTTP Message Signatures, RFC 9421.
+    HttpMessageSignature(http_message_signature::HttpMessageSignature),
     /// HTTP Basic credentials.
     Basic(basic::Basic),
+    /// Networks that deliveries may come from.
+    Networks(network::Networks),
     /// Every member must hold.
     AllOf(Vec<Scheme>),
     /// One member must hold.
     AnyOf(Vec<Scheme>),
+    /// The first member whose conditions hold decides alone.
+    Cases(Vec<(Vec<Condition>, Scheme)>),
 }
 
 /// Proof that a delivery satisfied its endpoint's scheme, as far as the delivery alone can tell. Only this room
@@ -59,42 +81,71 @@ pub struct Verified {
 /// What kind of proof the upstream is told of; ordered from weakest to strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Evidence {
+    /// An address in a configured network. Says nothing about the body.
+    Network,
     /// An address that holds a lease. Says nothing about the body.
     IpLease,
     /// Basic credentials. Say nothing about the body.
     Basic,
     /// A token. Says nothing about the body.
     Token,
+    /// A signature over less than the body.
+    PartialSignature,
+    /// A signed token that says nothing about the body.
+    Jwt,
     /// A signature over the body.
     Signature,
 }
 
 impl Evidence {
+    /// Every variant.
+    pub const ALL: &'static [Self] =
+        &[Self::Signature, Self::Jwt, Self::PartialSignature, Self::Token, Self::Basic, Self::IpLease, Self::Network];
+
     /// The stable spelling, as in `x-hookwarden-verified-by`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Network => "network",
             Self::IpLease => "ip-lease",
             Self::Basic => "basic",
             Self::Token => "token",
+            Self::PartialSignature => "partial-signature",
+            Self::Jwt => "jwt",
             Self::Signature => "signature",
         }
     }
 }
 
 impl Scheme {
-    /// Verifies a delivery's proof. `body` is the whole body.
-    pub fn verify(&self, delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Verified, Denial> {
+    /// Verifies a delivery's proof.
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Verified, Denial> {
+        let by = |evidence| move |label| Verified::by(evidence, label);
         match self {
-            Self::Hmac(hmac) => hmac.verify(delivery, body, now).map(|label| Verified::by(Evidence::Signature, label)),
-            Self::Token(token) => token.verify(delivery, now).map(|label| Verified::by(Evidence::Token, label)),
-            Self::HttpSignature(scheme) => {
-                scheme.verify(delivery, body, now).map(|label| Verified::by(Evidence::Signature, label))
+            Self::Signed(signed) => {
+                let evidence = if signed.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
+                signed.verify(received, now).map(by(evidence))
             }
-            Self::Basic(basic) => basic.verify(delivery, now).map(|label| Verified::by(Evidence::Basic, label)),
-            Self::IpLease(lease) => lease.tenant(delivery).map(Verified::provided_lease),
-            Self::AllOf(members) => all_of(members, delivery, body, now),
-            Self::AnyOf(members) => any_of(members, delivery, body, now),
+            Self::Jwt(jwt) => {
+                let evidence = if jwt.covers_body { Evidence::Signature } else { Evidence::Jwt };
+                jwt.verify(received, now).map(by(evidence))
+            }
+            Self::Token(token) => token.verify(received, now).map(by(Evidence::Token)),
+            Self::HttpSignature(scheme) => scheme.verify(received, now).map(by(Evidence::Signature)),
+            Self::HttpMessageSignature(scheme) => {
+                let evidence = if scheme.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
+                scheme.verify(received, now).map(by(evidence))
+            }
+            Self::Basic(basic) => basic.verify(received.delivery, now).map(by(Evidence::Basic)),
+            Self::IpLease(lease) => lease.tenant(received.delivery).map(Verified::provided_lease),
+            Self::Networks(networks) => networks.verify(received.delivery).map(|()| Verified::from_network()),
+            Self::AllOf(members) => all_of(members, received, now),
+            Self::AnyOf(members) => any_of(members, received, now),
+            Self::Cases(cases) => {
+                let holds = |conditions: &[Condition]| conditions.iter().all(|condition| condition.holds(received));
+                let case = cases.iter().find(|(conditions, _)| holds(conditions));
+                case.ok_or(Rejection::KindNotAccepted)?.1.verify(received, now)
+            }
         }
     }
 
@@ -106,40 +157,52 @@ impl Scheme {
             Self::IpLease(lease) => lease.enrol(delivery, now),
             Self::AllOf(members) => {
                 let grant = members.iter().find_map(|member| member.enrol(delivery, now))?;
-                let credentials = members.iter().find_map(|member| match member {
-                    Self::Basic(basic) => basic.verify(delivery, now).err(),
-                    Self::Hmac(_)
-                    | Self::Token(_)
-                    | Self::IpLease(_)
-                    | Self::HttpSignature(_)
-                    | Self::AllOf(_)
-                    | Self::AnyOf(_) => None,
+                let credentials = members.iter().find_map(|member| {
+                    if let Self::Basic(basic) = member {
+                        basic.verify(delivery, now).err()
+                    } else if let Self::Networks(networks) = member {
+                        networks.verify(delivery).err()
+                    } else {
+                        None
+                    }
                 });
                 Some(credentials.map_or(grant, Err))
             }
             Self::AnyOf(members) => members.iter().find_map(|member| member.enrol(delivery, now)),
-            Self::Hmac(_) | Self::Token(_) | Self::HttpSignature(_) | Self::Basic(_) => None,
+            Self::Signed(_)
+            | Self::Jwt(_)
+            | Self::Token(_)
+            | Self::HttpSignature(_)
+            | Self::HttpMessageSignature(_)
+            | Self::Basic(_)
+            | Self::Networks(_)
+            | Self::Cases(_) => None,
         }
     }
 
     /// This scheme and every scheme inside it.
     pub fn flatten(&self) -> Box<dyn Iterator<Item = &Scheme> + '_> {
-        match self {
-            Self::AllOf(members) | Self::AnyOf(members) => {
-                Box::new(std::iter::once(self).chain(members.iter().flat_map(Scheme::flatten)))
-            }
-            Self::Hmac(_) | Self::Token(_) | Self::IpLease(_) | Self::HttpSignature(_) | Self::Basic(_) => {
-                Box::new(std::iter::once(self))
-            }
-        }
+        let members: Box<dyn Iterator<Item = &Scheme> + '_> = match self {
+            Self::AllOf(members) | Self::AnyOf(members) => Box::new(members.iter()),
+            Self::Cases(cases) => Box::new(cases.iter().map(|(_, scheme)| scheme)),
+            Self::Signed(_)
+            | Self::Jwt(_)
+            | Self::Token(_)
+            | Self::IpLease(_)
+            | Self::HttpSignature(_)
+            | Self::HttpMessageSignature(_)
+            | Self::Basic(_)
+            | Self::Networks(_) => Box::new(std::iter::empty()),
+        };
+        Box::new(std::iter::once(self).chain(members.flat_map(Scheme::flatten)))
     }
 }
 
 /// All members must hold; the first failure is the answer, because a later success could not mend it.
-fn all_of(members: &[Scheme], delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Verified, Denial> {
+fn all_of(members: &[Scheme], received: &Received<'_>, now: Now) -> Result<Verified, Denial> {
     members
         .iter()
-        .map(|member| member.verify(delivery, body, now))
+        .map(|member| member.verify(received, now))
         .reduce(|all, next| Ok(all?.and(next?)))
         // An empty list proves nothing. Compiling refuses one; were it to slip through, it must not verify.
         .unwrap_or(Err(Fault::Internal.into()))
@@ -147,11 +210,11 @@ fn all_of(members: &[Scheme], delivery: &Delivery<'_>, body: &[u8], now: Now) ->
 
 /// One member must hold. Members that need no stored lease are believed first: a proof at hand beats one that
 /// depends on state. Of several failures the most telling one is reported.
-fn any_of(members: &[Scheme], delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Verified, Denial> {
+fn any_of(members: &[Scheme], received: &Received<'_>, now: Now) -> Result<Verified, Denial> {
     let mut failure: Option<Denial> = None;
     let mut provided_lease = None;
     for member in members {
-        match member.verify(delivery, body, now) {
+        match member.verify(received, now) {
             Ok(verified) if verified.tenants.is_empty() => return Ok(verified),
             Ok(verified) => provided_lease = provided_lease.or(Some(verified)),
             Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
@@ -167,6 +230,10 @@ impl Verified {
 
     fn provided_lease(tenant: Tenant) -> Self {
         Self { evidence: Evidence::IpLease, secret: None, tenants: vec![tenant] }
+    }
+
+    fn from_network() -> Self {
+        Self { evidence: Evidence::Network, secret: None, tenants: Vec::new() }
     }
 
     /// Both proofs, told as the stronger one.

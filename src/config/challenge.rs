@@ -3,85 +3,150 @@
 use super::{
     file,
     problem::{Findings, Path},
+    scheme::{SchemeCompiler, encoding, hash},
 };
 use crate::{
-    challenge::{Challenge, Charset, Condition, Echo, Part, Place, Respond, Template},
+    challenge::{Challenge, Charset, Derived, Echo, Function, Part, Respond, Template},
+    condition::Condition,
     decision::Reply,
+    received::Place,
+    scheme::{
+        decryption::{Decryption, Layout},
+        mac::MacKey,
+    },
 };
 
 /// Compiles a challenge rule, written at `path`.
-pub(super) fn challenge(written: &file::Challenge, path: &Path, findings: &mut Findings) -> Option<Challenge> {
+pub(super) fn challenge(written: &file::Challenge, of: &mut SchemeCompiler<'_>, path: &Path) -> Option<Challenge> {
     if written.when.is_empty() {
-        return findings.problem(&path.key("when"), "is empty; every request would be this challenge");
+        return of.findings.problem(&path.key("when"), "is empty; every request would be this challenge");
     }
     let when: Vec<_> =
-        written.when.iter().enumerate().map(|(at, c)| condition(c, &path.key("when").index(at), findings)).collect();
-    let echoes: Vec<_> =
-        written.echo.iter().map(|(name, e)| echo(name, e, &path.key("echo").key(name), findings)).collect();
-    let names: Vec<&str> = written.echo.keys().map(String::as_str).collect();
-    let respond = respond(&written.respond, &names, &path.key("respond"), findings)?;
+        written.when.iter().enumerate().map(|(at, c)| condition(c, of, &path.key("when").index(at))).collect();
+    let echoes: Vec<_> = written.echo.iter().map(|(name, e)| echo(name, e, of, &path.key("echo").key(name))).collect();
+    let mut names: Vec<&str> = written.echo.keys().map(String::as_str).collect();
+    let mut derived = Vec::new();
+    for (name, written) in &written.derive {
+        derived.push(derive(name, written, &names, of, &path.key("derive").key(name)));
+        names.push(name);
+    }
+    let token = match &written.token {
+        None => Some(None),
+        Some(token) => of.token(token, file::Use::Challenge, &path.key("token")).map(Some),
+    };
+    let decrypt = match &written.decrypt {
+        None => Some(None),
+        Some(decrypt) => decryption(decrypt, of, &path.key("decrypt")).map(Some),
+    };
+    let respond = respond(&written.respond, &names, &path.key("respond"), of.findings)?;
     Some(Challenge {
+        decrypt: decrypt?,
         when: when.into_iter().collect::<Option<_>>()?,
         signed: written.signed == Some(true),
+        token: token?,
         echoes: echoes.into_iter().collect::<Option<_>>()?,
+        derived: derived.into_iter().collect::<Option<_>>()?,
         respond,
     })
 }
 
-fn condition(written: &file::Condition, path: &Path, findings: &mut Findings) -> Option<Condition> {
-    let file::Condition { method, header, query, json, equals } = written;
-    match (method, header, query, json) {
-        (Some(method), None, None, None) if equals.is_none() => Some(Condition::Method(method.clone())),
-        (None, _, _, _) => {
-            let mut places = places(header.as_deref(), query.as_deref(), json.as_deref(), path, findings)?;
-            match (places.pop(), places.is_empty()) {
-                (Some(place), true) => Some(Condition::Value { place, equals: equals.clone() }),
-                _ => findings.problem(path, "needs exactly one of `method`, `header`, `query` and `json`"),
-            }
-        }
-        _ => findings.problem(
-            path,
-            "needs exactly one of `method`, `header`, `query` and `json`; `equals` goes with the last three",
-        ),
-    }
+fn decryption(written: &file::Decrypt, of: &mut SchemeCompiler<'_>, path: &Path) -> Option<Decryption> {
+    let place = of.place(None, written.query.as_deref(), None, written.json.as_deref(), path)?;
+    let layout = match written.layout {
+        file::DecryptLayout::VectorFirst => Layout::VectorFirst,
+        file::DecryptLayout::Framed => Layout::Framed,
+    };
+    let keys = of.secrets(file::Use::Decryption, &file::SecretForm::default())?;
+    Some(Decryption { place, layout, keys })
 }
 
-fn places(
-    header: Option<&str>,
-    query: Option<&str>,
-    json: Option<&str>,
+fn derive(
+    name: &str,
+    written: &file::Derive,
+    names: &[&str],
+    of: &mut SchemeCompiler<'_>,
     path: &Path,
-    findings: &mut Findings,
-) -> Option<Vec<Place>> {
-    let mut places = Vec::new();
-    if let Some(header) = header {
-        places.push(Place::Header(header_name(header, &path.key("header"), findings)?));
-    }
-    if let Some(query) = query {
-        places.push(Place::Query(query.to_owned()));
-    }
-    if let Some(json) = json {
-        if !json.starts_with('/') {
-            return findings.problem(&path.key("json"), "is not a JSON pointer; write `/challenge`");
+) -> Option<Derived> {
+    let function = match (written.hash, written.hmac) {
+        (Some(of), None) => Function::Hash(hash(of)),
+        (None, Some(by)) => {
+            let by = hash(by);
+            let key = |secret| MacKey::hmac(by, secret, false);
+            Function::Mac(of.mac_keys(file::Use::Hmac, &file::SecretForm::default(), key)?)
         }
-        places.push(Place::Json(json.to_owned()));
+        _ => return of.findings.problem(path, "needs exactly one of `hash` and `hmac`"),
+    };
+    // Configured values first: what is left in braces after that is an echo.
+    let place = path.key("of");
+    let mut parts = Vec::new();
+    let mut rest = written.of.as_str();
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((word, tail)) = after.split_once('}') else {
+            return of.findings.problem(&place, "has a brace that does not close");
+        };
+        parts.push(Part::Text(before.to_owned()));
+        parts.push(match names.iter().position(|name| *name == word) {
+            Some(index) => Part::Value(index),
+            None => Part::Text(of.constant(&format!("{{{word}}}"), &place)?),
+        });
+        rest = tail;
     }
-    Some(places)
+    parts.push(Part::Text(rest.to_owned()));
+    Some(Derived { name: name.to_owned(), function, of: Template(parts), encoding: encoding(written.encoding) })
 }
 
-fn echo(name: &str, written: &file::Echo, path: &Path, findings: &mut Findings) -> Option<Echo> {
-    let places = places(written.header.as_deref(), written.query.as_deref(), written.json.as_deref(), path, findings)?;
+/// Compiles a condition, written at `path`.
+pub(super) fn condition(written: &file::Condition, of: &mut SchemeCompiler<'_>, path: &Path) -> Option<Condition> {
+    let file::Condition { method, header, query, form, json, equals, absent, empty } = written;
+    if let Some(method) = method {
+        let alone = [header, query, form, json, equals].iter().all(|other| other.is_none());
+        return if alone && absent.is_none() && empty.is_none() {
+            Some(Condition::Method(method.clone()))
+        } else {
+            of.findings.problem(path, "has `method` and something else; write two conditions")
+        };
+    }
+    let place = of.place(header.as_deref(), query.as_deref(), form.as_deref(), json.as_deref(), path)?;
+    match (equals, absent, empty, place) {
+        (Some(text), None, None, place) => {
+            let equals = of.constant(text, &path.key("equals"))?;
+            Some(Condition::Value { place, equals: Some(equals) })
+        }
+        (None, None, None, place) => Some(Condition::Value { place, equals: None }),
+        (None, Some(true), None, place) => Some(Condition::Absent(place)),
+        (None, None, Some(true), Place::Json(pointer)) => Some(Condition::Empty(pointer)),
+        _ => of.findings.problem(path, "needs at most one of `equals`, `absent: true`, and for `json` `empty: true`"),
+    }
+}
+
+fn echo(name: &str, written: &file::Echo, of: &mut SchemeCompiler<'_>, path: &Path) -> Option<Echo> {
+    let file::Echo { header, query, form, json, body, .. } = written;
+    let mut places = Vec::new();
+    for (header, query, form, json) in [
+        (header.as_deref(), None, None, None),
+        (None, query.as_deref(), None, None),
+        (None, None, form.as_deref(), None),
+        (None, None, None, json.as_deref()),
+    ] {
+        if header.is_some() || query.is_some() || form.is_some() || json.is_some() {
+            places.push(of.place(header, query, form, json, path)?);
+        }
+    }
+    if *body == Some(true) {
+        places.push(Place::Body);
+    }
     if places.is_empty() {
-        return findings.problem(path, "needs at least one of `header`, `query` and `json`");
+        return of.findings.problem(path, "needs at least one of `header`, `query`, `form`, `json` and `body`");
     }
     let max_length = written.max_length.unwrap_or(256);
     if !(1..=1024).contains(&max_length) {
-        return findings.problem(&path.key("max_length"), "is not between 1 and 1024");
+        return of.findings.problem(&path.key("max_length"), "is not between 1 and 1024");
     }
     let charset = match written.charset {
         None | Some(file::Charset::Token) => Charset::Token,
         Some(file::Charset::Hex) => Charset::Hex,
         Some(file::Charset::Digits) => Charset::Digits,
+        Some(file::Charset::Text) => Charset::Text,
     };
     Some(Echo { name: name.to_owned(), places, charset, max_length })
 }
@@ -176,7 +241,7 @@ fn template(text: &str, echoes: &[&str], path: &Path, findings: &mut Findings) -
             if !literal.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Echo(index));
+            parts.push(Part::Value(index));
             rest = tail;
         } else {
             literal.push('{');

@@ -13,7 +13,7 @@ use crate::{
     endpoint::{Endpoint, Endpoints, Match, Mode, PathMatch, Refusal, Refusals},
     key_fetcher::{KeyFetcher, Origin},
     provider,
-    scheme::{Scheme, remote_keys::RemoteKeys},
+    scheme::{Scheme, remote_keys::RemoteKeys, signed_content::PublicUrl},
     store::StoreKind,
 };
 use std::{
@@ -285,7 +285,10 @@ fn endpoint(
         return findings.problem(path, "is not a name; use up to 64 letters, digits, `-`, `_` and `.`");
     }
     let preset = preset(&written, path, findings)?;
-    let mut compiler = SchemeCompiler::new(name, client, context, path, &written, findings);
+    judge_settings(&written, preset, path, findings);
+    let none = BTreeMap::new();
+    let described = preset.map_or(&none, |preset| &preset.settings);
+    let mut compiler = SchemeCompiler::new(name, client, context, path, &written, described, findings);
     let scheme = match (preset, &written.scheme) {
         (Some(preset), _) => compiler.compile(&preset.scheme, &path.key("provider")),
         (None, Some(scheme)) => compiler.compile(scheme, &path.key("scheme")),
@@ -295,15 +298,28 @@ fn endpoint(
     for (at, required) in written.require.iter().enumerate() {
         members.push(compiler.compile(required, &path.key("require").index(at)));
     }
-    compiler.finish(members.iter().all(Option::is_some));
     let mut challenges = Vec::new();
     for (at, written) in written.challenges.iter().enumerate() {
-        challenges.push(challenge(written, &path.key("challenges").index(at), findings));
+        challenges.push(challenge(written, &mut compiler, &path.key("challenges").index(at)));
     }
     for written in preset.map(|preset| preset.challenges.as_slice()).unwrap_or_default() {
-        challenges.push(challenge(written, &path.key("provider"), findings));
+        challenges.push(challenge(written, &mut compiler, &path.key("provider")));
     }
     let challenges: Option<Vec<_>> = challenges.into_iter().collect();
+    let preset_value = |own: &Option<file::ValuePlace>, of: fn(&file::Preset) -> Option<&file::ValuePlace>| match own {
+        Some(_) => None,
+        None => preset.and_then(of),
+    };
+    let delivery_id = written.delivery_id.as_ref().or(preset_value(&written.delivery_id, |p| p.delivery_id.as_ref()));
+    let event_type = written.event_type.as_ref().or(preset_value(&written.event_type, |p| p.event_type.as_ref()));
+    let mut value_place = |value: Option<&file::ValuePlace>, field: &str| match value {
+        None => Some(None),
+        Some(file::ValuePlace { header, query, form, json }) => compiler
+            .place(header.as_deref(), query.as_deref(), form.as_deref(), json.as_deref(), &path.key(field))
+            .map(Some),
+    };
+    let (delivery_id, event_type) = (value_place(delivery_id, "delivery_id"), value_place(event_type, "event_type"));
+    compiler.finish(members.iter().all(Option::is_some) && challenges.is_some());
     let mut members: Vec<Scheme> = members.into_iter().collect::<Option<_>>()?;
     let scheme = if members.len() > 1 { Scheme::AllOf(members) } else { members.pop()? };
 
@@ -329,7 +345,38 @@ fn endpoint(
         challenges: challenges?,
         scheme,
         refusals,
+        delivery_id: delivery_id?,
+        event_type: event_type?,
     })
+}
+
+/// Values that a preset asks for must be there, and no others.
+fn judge_settings(written: &file::Endpoint, preset: Option<&file::Preset>, path: &Path, findings: &mut Findings) {
+    let place = path.key("settings");
+    if let Some(preset) = preset {
+        for (name, text) in &preset.settings {
+            if !written.settings.contains_key(name) {
+                findings.problem::<()>(&place, format!("needs `{name}`: {text}"));
+            }
+        }
+        for name in written.settings.keys().filter(|name| !preset.settings.contains_key(*name)) {
+            findings.problem::<()>(&place.key(name), "is not a value that the preset asks for");
+        }
+    }
+    for (name, value) in &written.settings {
+        if value.trim().is_empty() {
+            findings.problem::<()>(&place.key(name), "is empty");
+        }
+    }
+    match &written.public_url {
+        Some(url) if PublicUrl::parse(url).is_none() => {
+            findings.problem::<()>(&path.key("public_url"), "is not an address; write `https://host/path`");
+        }
+        Some(url) if url.starts_with("http://") => {
+            findings.warn(&path.key("public_url"), "is not `https`; providers sign the address they call");
+        }
+        Some(_) | None => {}
+    }
 }
 
 #[expect(clippy::option_option, reason = "outer: whether there is an endpoint at all; inner: whether it has a preset")]

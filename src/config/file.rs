@@ -5,12 +5,18 @@
 
 mod challenge;
 mod scheme;
+mod token;
 
-pub use challenge::{Challenge, Charset, Condition, Echo, OnRejection, ReplyText, Respond};
-pub use scheme::{
-    Basic, Encoding, Hash, Hmac, HttpSignature, HttpSignatureAlgorithm, IpLease, RemoteKeys, RequestTarget, Scheme,
-    SecretForm, Signature, SignatureHeader, Timestamp, Token, Unit,
+pub use challenge::{
+    Challenge, Charset, Condition, Decrypt, DecryptLayout, Derive, Echo, OnRejection, ReplyText, Respond,
 };
+pub use scheme::{
+    Basic, BodyDigest, Case, EcdsaForm, Encoding, Envelope, Hash, HttpMessageSignature, HttpSignature,
+    HttpSignatureAlgorithm, IpAllow, IpLease, KeyIdPlace, ListPlace, ListedHeaders, Mac, MessageSignatureAlgorithm,
+    PublicKeySignature, RemoteKeys, RequestTarget, Scheme, SecretForm, Signature, SignatureAlgorithm, SignatureHeader,
+    Timestamp, Unit,
+};
+pub use token::{CertificateChain, Expiry, IssuedAt, Jwt, JwtAlgorithm, RootsFrom, Texts, Token, TokenPlace};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -121,6 +127,16 @@ pub struct Endpoint {
     pub public_keys: Vec<PublicKey>,
     /// Where keys come from: `configured` (default), or `remote`, which fetches what the scheme's `remote_keys` names.
     pub key_source: Option<KeySource>,
+    /// The address that the provider was given, `https://host/path`, for schemes that sign it. Never taken from the
+    /// request. Without a path, the request's own counts.
+    pub public_url: Option<String>,
+    /// Values that the preset asks for, by name.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// Where a delivery's id stands; told upstream. Default: the preset's.
+    pub delivery_id: Option<ValuePlace>,
+    /// Where a delivery's event type stands; told upstream. Default: the preset's.
+    pub event_type: Option<ValuePlace>,
     /// How far a signed time may lie from now. Default: the scheme's.
     pub tolerance: Option<String>,
     /// What becomes of rejected deliveries. Default `enforce`.
@@ -149,6 +165,9 @@ pub struct Preset {
     pub evidence: EvidenceGrade,
     /// What an operator should know.
     pub note: Option<String>,
+    /// Values that an operator must configure, and what each is.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     /// The scheme.
     pub scheme: Scheme,
     /// Handshakes.
@@ -156,8 +175,27 @@ pub struct Preset {
     pub challenges: Vec<Challenge>,
     /// Methods it sends.
     pub allow_methods: Option<Vec<String>>,
+    /// Where a delivery's id stands.
+    pub delivery_id: Option<ValuePlace>,
+    /// Where a delivery's event type stands.
+    pub event_type: Option<ValuePlace>,
     /// What rejected senders are told.
     pub on_rejection: Option<OnRejection>,
+}
+
+/// Where a value stands: exactly one of these.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct ValuePlace {
+    /// A header.
+    pub header: Option<String>,
+    /// A query parameter.
+    pub query: Option<String>,
+    /// A field of a form body.
+    pub form: Option<String>,
+    /// A scalar in the JSON body, by RFC 6901 pointer.
+    pub json: Option<String>,
 }
 
 /// How sure a preset's facts are.
@@ -254,6 +292,16 @@ pub enum Use {
     IpLease,
     /// `basic`
     Basic,
+    /// `keyed_hash`
+    KeyedHash,
+    /// `jwt`
+    Jwt,
+    /// `http_message_signature`
+    HttpMessageSignature,
+    /// The `token` of a challenge.
+    Challenge,
+    /// The `decrypt` of a challenge.
+    Decryption,
 }
 
 /// A key of an asymmetric scheme.
@@ -270,6 +318,8 @@ pub struct PublicKey {
     pub format: KeyFormat,
     /// Accepts 1024-bit RSA. For keys a provider cannot replace.
     pub allow_rsa_1024: Option<bool>,
+    /// Accepts RSA with a public exponent below 65537. For keys a provider cannot replace.
+    pub allow_small_exponent: Option<bool>,
     /// Not before this moment (RFC 3339).
     pub from: Option<String>,
     /// Not after this moment (RFC 3339).
@@ -297,4 +347,14 @@ pub enum KeyFormat {
     Pem,
     /// `-----BEGIN CERTIFICATE-----`
     X509,
+    /// A JSON Web Key.
+    Jwk,
+    /// A JSON Web Key Set; its keys answer to their own ids.
+    Jwks,
+    /// Base64 of a DER public key.
+    SpkiBase64,
+    /// The key itself in hex.
+    RawHex,
+    /// The key itself in base64.
+    RawBase64,
 }

@@ -98,13 +98,20 @@ pub struct Findings {
 impl Findings {
     /// Records a problem; returns nothing, so that `findings.problem(…)` can stand for an absent value.
     pub fn problem<T>(&mut self, path: &Path, text: impl Into<String>) -> Option<T> {
-        self.problems.push(Problem { position: None, path: path.clone(), text: text.into() });
+        let problem = Problem { position: None, path: path.clone(), text: text.into() };
+        // Two schemes may trip over the same thing.
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
         None
     }
 
     /// Records a remark.
     pub fn warn(&mut self, path: &Path, text: impl Into<String>) {
-        self.warnings.push(Problem { position: None, path: path.clone(), text: text.into() });
+        let warning = Problem { position: None, path: path.clone(), text: text.into() };
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
     }
 
     /// Finds every path in the text, and puts problems in the text's order.

@@ -1,9 +1,6 @@
 //! HTTP Basic credentials (RFC 7617). The secret's text is `user:password`.
 
-use super::{
-    find_key,
-    signature::{Encoding, after_auth_scheme},
-};
+use super::{encoding::Encoding, find_key, signature::after_auth_scheme};
 use crate::{
     clock::Now,
     decision::{Denial, Rejection},

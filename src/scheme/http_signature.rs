@@ -9,21 +9,21 @@
 //! an authentic delivery.
 
 use super::{
-    find_key,
-    public_key::{RsaHash, RsaKey},
-    remote_keys::RemoteKeys,
-    signature::{Encoding, after_auth_scheme},
+    algorithm, digest,
+    encoding::Encoding,
+    key_ring::KeyRing,
+    mac::Hash,
+    signature::after_auth_scheme,
     timestamp::{Tolerance, parse_http_date},
 };
 use crate::{
     clock::{Now, UnixSeconds},
     decision::{Denial, Rejection},
     delivery::{Delivery, Found},
-    secret::{Key, Label},
+    received::Received,
+    secret::Label,
 };
-use sha2::{Digest as _, Sha256, Sha512};
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 
 /// Longest header read, in bytes.
 const MAX_HEADER: usize = 8192;
@@ -43,10 +43,8 @@ pub struct HttpSignature {
     pub request_target: RequestTarget,
     /// How far `date`, `x-date` or `(created)` may lie from now.
     pub tolerance: Tolerance,
-    /// The keys that are configured, by the id messages name them with.
-    pub keys: Vec<(KeyId, Key<RsaKey>)>,
-    /// Keys that the provider publishes, for ids that no configured key answers to.
-    pub remote: Option<Arc<RemoteKeys>>,
+    /// The keys, by the id messages name them with.
+    pub keys: KeyRing,
 }
 
 /// Places of the signature.
@@ -78,25 +76,22 @@ pub enum Algorithm {
     Hs2019,
 }
 
-/// Which key ids a key answers to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyId {
-    /// This one.
-    Exact(String),
-    /// All that begin so.
-    Prefix(String),
-}
-
 impl HttpSignature {
     /// Verifies and says which key matched.
-    pub fn verify(&self, delivery: &Delivery<'_>, body: &[u8], now: Now) -> Result<Arc<Label>, Denial> {
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+        let Received { delivery, body, .. } = *received;
         let parameters = self.find(delivery)?;
         let algorithm = self.algorithm(&parameters)?;
         let components = self.components(&parameters, algorithm)?;
         let signature = Encoding::Base64.decode(parameters.signature).ok_or(Rejection::SignatureMalformed)?;
         let content = self.signed_content(&components, &parameters, delivery)?;
-        let presented = Presented { hash: algorithm.hash(), content: &content, signature: &signature };
-        let label = self.matching_key(parameters.key_id, &presented, now)?;
+        let label = self.keys.matching(Some(parameters.key_id), now, |key| {
+            // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
+            if !key.takes_length(signature.len()) {
+                return Err(Rejection::SignatureMalformed);
+            }
+            Ok(key.made(algorithm.of_key(), &content, &signature))
+        })?;
         if components.contains(&"digest") {
             judge_digest(delivery, body)?;
         }
@@ -193,22 +188,6 @@ impl HttpSignature {
         Ok(content)
     }
 
-    /// The key that made the signature: a configured one that answers to the id, else a published one.
-    fn matching_key(&self, id: &str, presented: &Presented<'_>, now: Now) -> Result<Arc<Label>, Denial> {
-        let mut failure: Option<Denial> = None;
-        for (_, key) in self.keys.iter().filter(|(configured, _)| configured.answers_to(id)) {
-            match presented.verify(key, now) {
-                Ok(label) => return Ok(label),
-                Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
-            }
-        }
-        match (failure, &self.remote) {
-            (Some(failure), _) => Err(failure),
-            (None, Some(remote)) => presented.verify(&*remote.find(id, now)?, now),
-            (None, None) => Err(Rejection::KeyIdUnknown.into()),
-        }
-    }
-
     /// Judges every signed moment; at least one must be there if the endpoint requires one.
     fn judge_time(
         &self,
@@ -226,24 +205,6 @@ impl HttpSignature {
             }
         }
         Ok(())
-    }
-}
-
-/// A signature, and what it should be of.
-struct Presented<'a> {
-    hash: RsaHash,
-    content: &'a [u8],
-    signature: &'a [u8],
-}
-
-impl Presented<'_> {
-    fn verify(&self, key: &Key<RsaKey>, now: Now) -> Result<Arc<Label>, Denial> {
-        // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
-        if self.signature.len() != key.value.signature_length() {
-            return Err(Rejection::SignatureMalformed.into());
-        }
-        let made = |key: &RsaKey| key.made(self.hash, self.content, self.signature);
-        find_key(std::slice::from_ref(key), now, Rejection::SignatureMismatch, made)
     }
 }
 
@@ -275,15 +236,12 @@ fn judge_digest(delivery: &Delivery<'_>, body: &[u8]) -> Result<(), Rejection> {
     for entry in component_value(delivery, "digest")?.split(|b| *b == b',') {
         let entry = std::str::from_utf8(entry).map_err(|_| Rejection::DigestMalformed)?.trim();
         let (algorithm, text) = entry.split_once('=').ok_or(Rejection::DigestMalformed)?;
-        let digest = match algorithm.to_ascii_lowercase().as_str() {
-            "sha-256" => Sha256::digest(body).to_vec(),
-            "sha-512" => Sha512::digest(body).to_vec(),
+        let hash = match algorithm.to_ascii_lowercase().as_str() {
+            "sha-256" => Hash::Sha256,
+            "sha-512" => Hash::Sha512,
             _ => continue,
         };
-        let claimed = Encoding::Base64.decode(text.as_bytes()).filter(|c| c.len() == digest.len());
-        if !bool::from(claimed.ok_or(Rejection::DigestMalformed)?.ct_eq(&digest)) {
-            return Err(Rejection::DigestMismatch);
-        }
+        digest::judge(hash, Encoding::Base64, text.as_bytes(), body)?;
         strong = true;
     }
     if strong { Ok(()) } else { Err(Rejection::DigestMissing) }
@@ -328,27 +286,12 @@ impl Algorithm {
         }
     }
 
-    /// The hash it stands for.
+    /// What a key verifies it with.
     #[must_use]
-    pub const fn hash(self) -> RsaHash {
+    pub const fn of_key(self) -> algorithm::Algorithm {
         match self {
-            Self::RsaSha256 | Self::Hs2019 => RsaHash::Sha256,
-            Self::RsaSha512 => RsaHash::Sha512,
-        }
-    }
-}
-
-impl KeyId {
-    /// Reads an id; a `*` at its end stands for any continuation.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        text.strip_suffix('*').map_or_else(|| Self::Exact(text.to_owned()), |prefix| Self::Prefix(prefix.to_owned()))
-    }
-
-    fn answers_to(&self, id: &str) -> bool {
-        match self {
-            Self::Exact(exact) => exact == id,
-            Self::Prefix(prefix) => id.starts_with(prefix.as_str()),
+            Self::RsaSha256 | Self::Hs2019 => algorithm::Algorithm::RsaPkcs1Sha256,
+            Self::RsaSha512 => algorithm::Algorithm::RsaPkcs1Sha512,
         }
     }
 }

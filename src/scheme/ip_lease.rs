@@ -7,7 +7,7 @@
 //! This room decides who *asks* for a lease and who *depends* on one. Whether one is held is state, which
 //! `admission` asks; there is no renewal by delivering.
 
-use super::{find_key, token::TokenSource};
+use super::find_key;
 use crate::{
     clock::Now,
     decision::{Denial, Fault, Rejection, Reply},
@@ -21,8 +21,8 @@ use std::{net::IpAddr, time::Duration};
 pub struct IpLease {
     /// The endpoint's name: leases of one endpoint say nothing to another.
     pub endpoint: String,
-    /// Where the token stands.
-    pub source: TokenSource,
+    /// The query parameter that shows the token.
+    pub query: String,
     /// The tokens that are accepted.
     pub keys: Vec<Key<Secret>>,
     /// How long a lease lasts.
@@ -66,8 +66,9 @@ impl IpLease {
     #[must_use]
     pub fn enrol(&self, delivery: &Delivery<'_>, now: Now) -> Option<Result<Grant, Denial>> {
         (delivery.method == "GET").then(|| {
-            let token = self.source.find(delivery)?;
-            find_key(&self.keys, now, Rejection::TokenMismatch, |secret| secret.matches(&token))?;
+            let (absent, repeated) = (Rejection::TokenMissing, Rejection::TokenRepeated);
+            let token = delivery.query_parameter(&self.query).required(absent, repeated)?;
+            find_key(&self.keys, now, Rejection::TokenMismatch, |secret| secret.matches(token.as_bytes()))?;
             let tenant = self.tenant(delivery)?;
             if !self.allow_private_addresses && !is_public(tenant.address) {
                 return Err(Rejection::LeaseAddressRefused.into());

@@ -9,32 +9,36 @@ use crate::{
 };
 use std::time::Duration;
 
-/// The unit of a numeric timestamp.
+/// How a moment is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Seconds since the epoch.
     Seconds,
     /// Milliseconds since the epoch.
     Milliseconds,
+    /// RFC 3339.
+    Rfc3339,
+    /// RFC 9110 §5.6.7.
+    HttpDate,
 }
 
-/// How far a signed moment may lie from now, on either side, inclusive.
+/// How far a signed moment may lie from now, inclusive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tolerance(pub Duration);
+pub struct Tolerance {
+    /// Before now.
+    pub past: Duration,
+    /// After now, for clocks that run ahead.
+    pub future: Duration,
+}
 
 impl Unit {
-    /// Reads a canonical, non-negative decimal number.
+    /// Reads a moment: a canonical, non-negative decimal number, or a date.
     pub fn parse(self, text: &[u8]) -> Result<UnixSeconds, Rejection> {
-        let canonical = match text {
-            [b'0'] => true,
-            [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
-            _ => false,
-        };
-        let number: Option<i64> = std::str::from_utf8(text).ok().filter(|_| canonical).and_then(|t| t.parse().ok());
-        match (self, number) {
-            (_, None) => Err(Rejection::TimestampMalformed),
-            (Self::Seconds, Some(seconds)) => Ok(UnixSeconds(seconds)),
-            (Self::Milliseconds, Some(milliseconds)) => Ok(UnixSeconds(milliseconds.div_euclid(1000))),
+        match self {
+            Self::Seconds => whole_number(text).map(UnixSeconds),
+            Self::Milliseconds => whole_number(text).map(|milliseconds| UnixSeconds(milliseconds.div_euclid(1000))),
+            Self::Rfc3339 => parse_rfc3339(text),
+            Self::HttpDate => parse_http_date(text),
         }
     }
 
@@ -44,20 +48,50 @@ impl Unit {
         match self {
             Self::Seconds => moment.0.to_string(),
             Self::Milliseconds => moment.0.saturating_mul(1000).to_string(),
+            Self::Rfc3339 => {
+                jiff::Timestamp::from_second(moment.0).map_or_else(|_| String::new(), |timestamp| timestamp.to_string())
+            }
+            Self::HttpDate => render_http_date(moment),
         }
     }
+}
+
+/// Reads a canonical, non-negative decimal number.
+fn whole_number(text: &[u8]) -> Result<i64, Rejection> {
+    let canonical = match text {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let number = std::str::from_utf8(text).ok().filter(|_| canonical).and_then(|text| text.parse().ok());
+    number.ok_or(Rejection::TimestampMalformed)
+}
+
+/// Reads `2026-11-24T04:00:00Z`, with or without a fraction, or with a numeric offset (RFC 3339 §5.6).
+fn parse_rfc3339(text: &[u8]) -> Result<UnixSeconds, Rejection> {
+    let text = std::str::from_utf8(text).map_err(|_| Rejection::TimestampMalformed)?;
+    // The parser reads more than RFC 3339: spaces, no seconds, names of zones. Those are no spelling of a sender.
+    let plain = text.len() >= "2026-11-24T04:00:00Z".len()
+        && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'+' | b'T' | b'Z'));
+    let moment = text.parse::<jiff::Timestamp>().ok().filter(|_| plain);
+    moment.map(|moment| UnixSeconds(moment.as_second())).ok_or(Rejection::TimestampMalformed)
 }
 
 impl Tolerance {
     /// Whether `signed` is near enough to now.
     pub fn judge(self, signed: UnixSeconds, now: Now) -> Result<(), Rejection> {
-        if signed.distance(now.wall) <= self.0.as_secs() {
-            Ok(())
-        } else if signed < now.wall {
-            Err(Rejection::TimestampTooOld)
-        } else {
-            Err(Rejection::TimestampTooNew)
+        let distance = signed.distance(now.wall);
+        match signed < now.wall {
+            true if distance > self.past.as_secs() => Err(Rejection::TimestampTooOld),
+            false if distance > self.future.as_secs() => Err(Rejection::TimestampTooNew),
+            _ => Ok(()),
         }
+    }
+
+    /// The same on both sides.
+    #[must_use]
+    pub const fn both(duration: Duration) -> Self {
+        Self { past: duration, future: duration }
     }
 }
 
@@ -101,13 +135,32 @@ mod tests {
     #[test]
     fn tolerance_is_two_sided_inclusive_and_never_overflows() {
         let now = Now { wall: UnixSeconds(1000), monotonic: Duration::ZERO };
-        let judge = |signed| Tolerance(Duration::from_secs(300)).judge(UnixSeconds(signed), now);
+        let judge = |signed| Tolerance::both(Duration::from_secs(300)).judge(UnixSeconds(signed), now);
         assert_eq!(judge(700), Ok(()));
         assert_eq!(judge(699), Err(Rejection::TimestampTooOld));
         assert_eq!(judge(1300), Ok(()));
         assert_eq!(judge(1301), Err(Rejection::TimestampTooNew));
         assert_eq!(judge(i64::MAX), Err(Rejection::TimestampTooNew));
         assert_eq!(judge(i64::MIN), Err(Rejection::TimestampTooOld));
+    }
+
+    #[test]
+    fn rfc3339_and_nothing_wider() {
+        let read = |text: &str| Unit::Rfc3339.parse(text.as_bytes());
+        for text in ["2014-01-05T21:31:40Z", "2014-01-05T21:31:40.999Z", "2014-01-05T22:31:40+01:00"] {
+            assert_eq!(read(text), Ok(UnixSeconds(1_388_957_500)), "{text}");
+        }
+        for text in [
+            "",
+            "2014-01-05",
+            "2014-01-05T21:31Z",
+            "2014-01-05 21:31:40Z",
+            "2014-01-05T21:31:40",
+            "2014-13-05T21:31:40Z",
+            "2014-01-05T21:31:40Z[UTC]",
+        ] {
+            assert_eq!(read(text), Err(Rejection::TimestampMalformed), "{text:?}");
+        }
     }
 
     #[test]

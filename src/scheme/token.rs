@@ -6,7 +6,8 @@ use super::{find_key, signature::after_auth_scheme};
 use crate::{
     clock::Now,
     decision::{Denial, Rejection},
-    delivery::Delivery,
+    json::Json,
+    received::{Place, Received},
     secret::{Key, Label, Secret},
 };
 use std::{borrow::Cow, sync::Arc};
@@ -23,42 +24,48 @@ pub struct Token {
 /// Places of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenSource {
-    /// A header, after a scheme word such as `Bearer` where there is one.
-    Header {
-        /// Name in lower case.
-        name: String,
+    /// Somewhere in the request, after a scheme word such as `Bearer` where there is one. Tokens in a query end up in
+    /// other people's access logs.
+    At {
+        /// Where.
+        place: Place,
         /// The scheme word.
         auth_scheme: Option<String>,
     },
-    /// A query parameter. Such tokens end up in other people's access logs.
-    Query(String),
+    /// In every item of a JSON array: a pointer in which `*` stands for each.
+    EachJson(String),
 }
 
 impl Token {
     /// Verifies and says which token matched.
-    pub fn verify(&self, delivery: &Delivery<'_>, now: Now) -> Result<Arc<Label>, Denial> {
-        let token = self.source.find(delivery)?;
-        find_key(&self.keys, now, Rejection::TokenMismatch, |secret| secret.matches(&token))
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+        let tokens = self.source.find(received)?;
+        find_key(&self.keys, now, Rejection::TokenMismatch, |secret| {
+            // Every one is compared: how many are right is nobody's business.
+            tokens.iter().fold(true, |all, token| secret.matches(token) & all)
+        })
     }
 }
 
 impl TokenSource {
-    /// The token a request presents.
-    pub fn find<'a>(&self, delivery: &Delivery<'a>) -> Result<Cow<'a, [u8]>, Rejection> {
+    /// The tokens a request presents, of which there is at least one.
+    pub fn find<'r>(&self, received: &'r Received<'_>) -> Result<Vec<Cow<'r, [u8]>>, Rejection> {
         let (absent, repeated) = (Rejection::TokenMissing, Rejection::TokenRepeated);
         match self {
-            Self::Header { name, auth_scheme } => {
+            Self::At { place, auth_scheme } => {
                 // A token may hold a comma, so a joined repetition cannot be told apart; it will not match.
-                let value = delivery.headers.line(name).required(absent, repeated)?;
-                match auth_scheme {
-                    Some(word) => after_auth_scheme(value, word).map(Cow::Borrowed).ok_or(Rejection::TokenMissing),
-                    None => Ok(Cow::Borrowed(value)),
-                }
+                let value = received.read(place).required(absent, repeated)?;
+                let token = match auth_scheme {
+                    Some(word) => Cow::Owned(after_auth_scheme(&value, word).ok_or(absent)?.to_vec()),
+                    None => value,
+                };
+                Ok(vec![token])
             }
-            Self::Query(name) => delivery.query_parameter(name).required(absent, repeated).map(|value| match value {
-                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-            }),
+            Self::EachJson(pointer) => {
+                let values = received.json().and_then(|json| json.all_at(pointer)).ok_or(absent)?;
+                let token = |value: &'r Json| value.text().filter(|text| !text.is_empty()).ok_or(absent);
+                values.into_iter().map(|value| token(value).map(|text| Cow::Borrowed(text.as_bytes()))).collect()
+            }
         }
     }
 }

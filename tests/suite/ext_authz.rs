@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
     service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
 };
-use hookwarden::{config::compile::Limits, ext_authz::budget::Budget, scheme::hmac::Hash, secret::Secret};
+use hookwarden::{config::compile::Limits, ext_authz::budget::Budget};
 use tonic::transport::Channel;
 
 const NOW: i64 = 1_760_000_000;
@@ -30,8 +30,7 @@ endpoints:
 ";
 
 fn sign(body: &[u8]) -> String {
-    let mac = Hash::Sha256.keyed(&Secret::new(b"a secret of this test".to_vec())).unwrap();
-    format!("sha256={}", const_hex::encode(mac.tag(&[body])))
+    format!("sha256={}", const_hex::encode(gate::mac("a secret of this test", &[body])))
 }
 
 fn delivery(body: &[u8]) -> Asked {

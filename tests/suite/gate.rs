@@ -219,3 +219,14 @@ impl Seen {
         &self.metadata["reason"]
     }
 }
+
+/// The HMAC-SHA256 of `pieces`, one behind the other.
+pub(crate) fn mac(secret: &str, pieces: &[&[u8]]) -> Vec<u8> {
+    use hookwarden::{
+        scheme::mac::{Hash, MacKey},
+        secret::Secret,
+    };
+    let key = MacKey::hmac(Hash::Sha256, Secret::new(secret.into()), false).unwrap();
+    let content: Vec<_> = pieces.iter().map(|piece| (*piece).into()).collect();
+    key.tag(&content).bytes().to_vec()
+}

@@ -122,13 +122,12 @@ impl Setup {
 }
 
 fn signed(secret: &str) -> Asked {
-    let mac = hookwarden::scheme::hmac::Hash::Sha256.keyed(&hookwarden::secret::Secret::new(secret.into())).unwrap();
     Asked {
         method: "POST".into(),
         uri: "https://h/hub".parse().unwrap(),
         headers: vec![(
             "x-hub-signature-256".into(),
-            format!("sha256={}", const_hex::encode(mac.tag(&[b"{}"]))).into_bytes(),
+            format!("sha256={}", const_hex::encode(crate::suite::gate::mac(secret, &[b"{}"]))).into_bytes(),
         )],
         body: b"{}".to_vec(),
         client: Some("203.0.113.7".into()),

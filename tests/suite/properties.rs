@@ -9,8 +9,6 @@ use hookwarden::{
     decision::Decision,
     delivery::{Body, Delivery, Headers},
     ext_authz::message,
-    scheme::hmac::Hash,
-    secret::Secret,
     store::Store,
 };
 use proptest::prelude::*;
@@ -40,9 +38,8 @@ struct Signed {
 
 impl Signed {
     fn new(timestamp: i64, id: &str, body: &[u8]) -> Self {
-        let mac = Hash::Sha256.keyed(&Secret::new(SECRET.into())).unwrap();
         let text = timestamp.to_string();
-        let tag = mac.tag(&[text.as_bytes(), b".", id.as_bytes(), b".", body]);
+        let tag = gate::mac(SECRET, &[text.as_bytes(), b".", id.as_bytes(), b".", body]);
         Self {
             timestamp: text.into_bytes(),
             id: id.as_bytes().to_vec(),

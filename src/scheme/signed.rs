@@ -1,0 +1,263 @@
+//! A signature over a provider's signed content, by a MAC or by a private key.
+//!
+//! The content is fed piece by piece; the body is hashed once per active secret, however many candidates a request
+//! presents. Time, and the digest that stands for the body where the content names only it, are judged after the
+//! signature: what is said then is said of an authentic delivery.
+
+use super::{
+    algorithm::Algorithm,
+    digest::BodyDigest,
+    find_key,
+    key_ring::KeyRing,
+    listed_headers::{List, ListedHeaders},
+    mac::{Content, Hash, MacKey},
+    signature::{Group, SignatureSource, enveloped},
+    signed_content::{Inputs, Piece, SignedContent},
+    timestamp::{Tolerance, Unit},
+};
+use crate::{
+    clock::Now,
+    decision::{Denial, Rejection},
+    delivery::Found,
+    json::Json,
+    received::{Place, Received},
+    secret::{Key, Label},
+};
+use std::{borrow::Cow, sync::Arc};
+
+/// Most items that are verified one by one.
+const MAX_ITEMS: usize = 256;
+
+/// A compiled scheme.
+#[derive(Debug)]
+pub struct Signed {
+    /// What is signed.
+    pub content: SignedContent,
+    /// Where the signature stands.
+    pub signature: SignatureSource,
+    /// The signed timestamp, where the scheme has one.
+    pub timestamp: Option<TimestampRule>,
+    /// A digest of the body that the content names instead of the body.
+    pub body_digest: Option<BodyDigest>,
+    /// How headers that the message lists are rendered.
+    pub listed_headers: Option<ListedHeaders>,
+    /// An array in the body of which every item must verify, by pointer.
+    pub each: Option<String>,
+    /// Whether the signature stands for the whole body.
+    pub covers_body: bool,
+    /// What makes the signature.
+    pub signer: Signer,
+}
+
+/// What makes signatures.
+#[derive(Debug)]
+pub enum Signer {
+    /// A shared secret.
+    Mac {
+        /// Length of a tag in bytes.
+        hash: Hash,
+        /// The secrets, ready.
+        keys: Vec<Key<MacKey>>,
+    },
+    /// A private key.
+    PrivateKey {
+        /// By which algorithm, and no other.
+        algorithm: Algorithm,
+        /// Where the message names the key.
+        key_id: Option<KeyIdSource>,
+        /// The public keys.
+        keys: KeyRing,
+    },
+}
+
+/// Where a message names its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyIdSource {
+    /// Where.
+    pub place: Place,
+    /// The text is base64 of a JSON object, of which this member is meant.
+    pub member: Option<String>,
+}
+
+/// Where the signed timestamp stands and how old it may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimestampRule {
+    /// Where.
+    pub source: TimestampSource,
+    /// How it is written.
+    pub unit: Unit,
+    /// How far from now.
+    pub tolerance: Tolerance,
+}
+
+/// Places of a timestamp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimestampSource {
+    /// Somewhere in the request.
+    At(Place),
+    /// A `k=v` entry beside the signature.
+    Field(String),
+    /// An entry beside the signature, by position.
+    Entry(usize),
+}
+
+impl Signed {
+    /// Verifies and says which secret or key matched.
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+        let label = match &self.each {
+            None => self.verify_one(received, None, now)?,
+            Some(pointer) => self.verify_each(pointer, received, now)?,
+        };
+        if let Some(digest) = &self.body_digest {
+            digest.judge(received)?;
+        }
+        Ok(label)
+    }
+
+    /// Every item must verify, and there must be one.
+    fn verify_each(&self, pointer: &str, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+        let json = received.json().ok_or(Rejection::BodyMalformed)?;
+        let Some(Json::Array(items)) = json.at(pointer) else { return Err(Rejection::BodyMalformed.into()) };
+        if items.len() > MAX_ITEMS {
+            return Err(Rejection::BodyMalformed.into());
+        }
+        let mut first = None;
+        for item in items {
+            let label = self.verify_one(received, Some(item), now)?;
+            first = first.or(Some(label));
+        }
+        first.ok_or_else(|| Rejection::SignatureMissing.into())
+    }
+
+    fn verify_one(&self, received: &Received<'_>, item: Option<&Json>, now: Now) -> Result<Arc<Label>, Denial> {
+        let presented = self.signature.find(received, item)?;
+        let mut failure: Option<Denial> = None;
+        for group in presented.groups() {
+            match self.verify_group(&group, received, item, now) {
+                Ok(label) => return Ok(label),
+                Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
+            }
+        }
+        Err(failure.unwrap_or(Rejection::SignatureMissing.into()))
+    }
+
+    fn verify_group(
+        &self,
+        group: &Group<'_>,
+        received: &Received<'_>,
+        item: Option<&Json>,
+        now: Now,
+    ) -> Result<Arc<Label>, Denial> {
+        // A timestamp inside a body that is signed as bytes is read once it is known who wrote it; before that the
+        // body is not worth parsing.
+        let in_body = |rule: &TimestampRule| {
+            matches!(rule.source, TimestampSource::At(Place::Json(_) | Place::Form(_)))
+                && !self.content.contains(&Piece::Timestamp)
+        };
+        let timestamp = match &self.timestamp {
+            Some(rule) if !in_body(rule) => Some(rule.find(received, group)?),
+            Some(_) | None => None,
+        };
+        let moment = match (&self.timestamp, &timestamp) {
+            (Some(rule), Some(text)) => Some(rule.unit.parse(text)?),
+            _ => None,
+        };
+        let list = match &self.listed_headers {
+            Some(rule) if matches!(rule.list, List::At(_)) => Some((rule, rule.find(received)?)),
+            Some(_) | None => None,
+        };
+        let inputs = Inputs {
+            timestamp: timestamp.as_deref().unwrap_or_default(),
+            secret: &[],
+            item,
+            listed_headers: list.as_ref().map(|(rule, list)| (*rule, &**list)),
+        };
+        let label = self.made_by(group, received, inputs, now)?;
+        if let Some(rule) = &self.timestamp {
+            let moment = match moment {
+                Some(moment) => moment,
+                None => rule.unit.parse(&rule.find(received, group)?)?,
+            };
+            rule.tolerance.judge(moment, now)?;
+        }
+        Ok(label)
+    }
+
+    /// Whose secret or key made the signature.
+    fn made_by<'r>(
+        &'r self,
+        group: &Group<'_>,
+        received: &'r Received<'_>,
+        inputs: Inputs<'r>,
+        now: Now,
+    ) -> Result<Arc<Label>, Denial> {
+        match &self.signer {
+            Signer::Mac { hash, keys } => {
+                let candidates = group.candidates(hash.length())?;
+                let content = self.content.resolve(received, inputs)?;
+                find_key(keys, now, Rejection::SignatureMismatch, |key| match key.secret() {
+                    None => key.tag(&content).is_one_of(&candidates),
+                    Some(secret) => self
+                        .content
+                        .resolve(received, Inputs { secret: secret.expose(), ..inputs })
+                        .is_ok_and(|content| key.tag(&content).is_one_of(&candidates)),
+                })
+            }
+            Signer::PrivateKey { algorithm, key_id, keys } => {
+                let signatures = group.decoded()?;
+                let id = key_id.as_ref().map(|source| source.find(received)).transpose()?;
+                let content = whole(self.content.resolve(received, inputs)?);
+                keys.matching(id.as_deref(), now, |key| {
+                    // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
+                    if !signatures.iter().any(|signature| key.takes_length(signature.len())) {
+                        return Err(Rejection::SignatureMalformed);
+                    }
+                    Ok(signatures.iter().any(|signature| key.made(*algorithm, &content, signature)))
+                })
+            }
+        }
+    }
+}
+
+/// A content in one piece; most are one already.
+fn whole(mut content: Content<'_>) -> Cow<'_, [u8]> {
+    match content.len() {
+        1 => content.pop().unwrap_or_default(),
+        _ => Cow::Owned(content.concat()),
+    }
+}
+
+impl KeyIdSource {
+    fn find<'r>(&self, received: &'r Received<'_>) -> Result<Cow<'r, str>, Rejection> {
+        let text = received.read_text(&self.place)?.required(Rejection::KeyIdMissing, Rejection::KeyIdUnknown)?;
+        match &self.member {
+            None => Ok(text),
+            Some(member) => enveloped(text.as_bytes(), member).map(Cow::Owned).ok_or(Rejection::KeyIdMissing),
+        }
+    }
+}
+
+impl TimestampRule {
+    /// The timestamp's text, as it arrived.
+    fn find<'r>(&self, received: &'r Received<'_>, group: &'r Group<'_>) -> Result<Cow<'r, [u8]>, Rejection> {
+        let found = match &self.source {
+            TimestampSource::At(Place::Header(name)) => borrowed(match self.unit {
+                // A date has a comma of its own.
+                Unit::HttpDate => received.delivery.headers.line(name),
+                Unit::Seconds | Unit::Milliseconds | Unit::Rfc3339 => received.delivery.headers.single(name),
+            }),
+            TimestampSource::At(place) => received.read(place),
+            TimestampSource::Field(name) => borrowed(group.field(name)),
+            TimestampSource::Entry(position) => borrowed(group.entry(*position)),
+        };
+        found.required(Rejection::TimestampMissing, Rejection::TimestampRepeated)
+    }
+}
+
+fn borrowed(found: Found<&[u8]>) -> Found<Cow<'_, [u8]>> {
+    match found {
+        Found::One(value) => Found::One(Cow::Borrowed(value)),
+        Found::Absent => Found::Absent,
+        Found::Repeated => Found::Repeated,
+    }
+}

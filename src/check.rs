@@ -15,7 +15,7 @@ use crate::{
     decision::{Allowed, Answer, Decision, Denial, Rejection},
     delivery::{Body, Delivery, Found},
     endpoint::{Endpoint, Endpoints, Mode},
-    received::Received,
+    received::{Place, Received},
     scheme::{Verified, ip_lease::Grant},
 };
 use std::sync::Arc;
@@ -25,8 +25,33 @@ use std::sync::Arc;
 pub struct Outcome {
     /// None where no endpoint receives the request.
     pub endpoint: Option<Arc<Endpoint>>,
+    /// What an allowed delivery says of itself.
+    pub facts: Facts,
     /// The decision.
     pub decision: Decision,
+}
+
+/// What a delivery says of itself: short, plain words, which a verified sender wrote. Nothing is decided by them.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The provider's id of the delivery.
+    pub delivery_id: Option<String>,
+    /// What happened.
+    pub event_type: Option<String>,
+}
+
+/// Longest fact told upstream, in bytes. A longer one is left out, not cut: half an id is another id.
+const MAX_FACT: usize = 128;
+
+impl Facts {
+    fn of(endpoint: &Endpoint, received: &Received<'_>) -> Self {
+        let read = |place: &Option<Place>| {
+            let text = received.word(place.as_ref()?)?;
+            let plain = (1..=MAX_FACT).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+            plain.then_some(text)
+        };
+        Self { delivery_id: read(&endpoint.delivery_id), event_type: read(&endpoint.event_type) }
+    }
 }
 
 /// What computation alone found out.
@@ -40,7 +65,7 @@ pub struct Examined {
 enum Finding {
     Answer(Answer),
     Enrol(Grant),
-    Deliver(Verified),
+    Deliver(Verified, Facts),
 }
 
 /// Why a rejected delivery passes all the same: its endpoint observes. Only this room makes one.
@@ -96,23 +121,28 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
     }
     match endpoint.scheme.enrol(delivery, now) {
         Some(grant) => grant.map(Finding::Enrol),
-        None => endpoint.scheme.verify(&received, now).map(Finding::Deliver),
+        None => {
+            let verified = endpoint.scheme.verify(&received, now)?;
+            Ok(Finding::Deliver(verified, Facts::of(endpoint, &received)))
+        }
     }
 }
 
 /// Everything that needs state.
 pub async fn settle(examined: Examined, state: &impl State, now: Now) -> Outcome {
     let Examined { endpoint, finding } = examined;
+    let mut facts = Facts::default();
     let decision = match finding {
         Ok(Finding::Answer(answer)) => Ok(Decision::Answer(answer)),
         Ok(Finding::Enrol(grant)) => enrol(grant, state, now).await.map(Decision::Answer),
-        Ok(Finding::Deliver(verified)) => {
+        Ok(Finding::Deliver(verified, told)) => {
+            facts = told;
             admit(verified, state, now).await.map(|admitted| Decision::Allow(Allowed::Admitted(admitted)))
         }
         Err(denial) => Err(denial),
     };
     let decision = decision.unwrap_or_else(|denial| deny_or_observe(denial, endpoint.as_deref()));
-    Outcome { endpoint, decision }
+    Outcome { endpoint, facts, decision }
 }
 
 /// A denial stands, unless it is a failed proof at an endpoint that only observes. Faults always deny, and so does

@@ -306,6 +306,12 @@ fn describe(outcome: &check::Outcome) -> Value {
     match &outcome.decision {
         Decision::Allow(Allowed::Admitted(admitted)) => {
             set("verified_by", json!(admitted.evidence().as_str()));
+            for (name, fact) in [("delivery_id", &outcome.facts.delivery_id), ("event_type", &outcome.facts.event_type)]
+            {
+                if let Some(fact) = fact {
+                    set(name, json!(fact));
+                }
+            }
             if let Some(label) = admitted.secret() {
                 set("secret_id", json!(label.id));
                 set(

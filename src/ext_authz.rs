@@ -124,7 +124,7 @@ fn examine(request: &CheckRequest, now: Now, endpoints: &Endpoints) -> Result<Ex
 }
 
 fn denied(denial: impl Into<Denial>) -> Outcome {
-    Outcome { endpoint: None, decision: Decision::Deny(denial.into()) }
+    Outcome { endpoint: None, facts: check::Facts::default(), decision: Decision::Deny(denial.into()) }
 }
 
 /// Names with the trusted prefix that the client sent.

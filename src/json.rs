@@ -1,6 +1,6 @@
 //! JSON read strictly: a repeated key is refused, because two readers may each believe a different one.
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::{borrow::Cow, fmt};
 
 /// A JSON value, as far as anything here looks.
@@ -114,6 +114,88 @@ impl Json {
     }
 }
 
+/// The scalar at a pointer, without building anything else: a reader for text that was verified and of which one word
+/// is wanted. A key on the way that occurs twice gives nothing.
+#[must_use]
+pub fn skim(bytes: &[u8], pointer: &str) -> Option<String> {
+    let tokens: Vec<String> =
+        pointer.split('/').skip(1).map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let found = Skim(&tokens).deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok()?;
+    found
+}
+
+struct Skim<'t>(&'t [String]);
+
+impl<'de> DeserializeSeed<'de> for Skim<'_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        if self.0.is_empty() {
+            Ok(Json::deserialize(deserializer)?.scalar().map(Cow::into_owned))
+        } else {
+            deserializer.deserialize_any(self)
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Skim<'_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let wanted: Option<usize> = self.0.first().and_then(|token| token.parse().ok());
+        let (mut at, mut found) = (0_usize, None);
+        loop {
+            if Some(at) == wanted {
+                match items.next_element_seed(Skim(self.0.get(1..).unwrap_or_default()))? {
+                    Some(value) => found = value,
+                    None => return Ok(found),
+                }
+            } else if items.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(found);
+            }
+            at = at.saturating_add(1);
+        }
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let (mut seen, mut found) = (false, None);
+        while let Some(key) = members.next_key::<Cow<'de, str>>()? {
+            if self.0.first().is_some_and(|token| *token == key) {
+                if seen {
+                    return Err(A::Error::custom("repeated key"));
+                }
+                seen = true;
+                found = members.next_value_seed(Skim(self.0.get(1..).unwrap_or_default()))?;
+            } else {
+                members.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+}
+
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Reader)
@@ -179,6 +261,19 @@ mod tests {
         assert_eq!(json.text_at("/n"), None);
         assert_eq!(json.scalar_at("/n").as_deref(), Some("1"));
         assert_eq!(json.text_at("/missing"), None);
+    }
+
+    #[test]
+    fn skimming_reads_one_word() {
+        let text = br#"{"a":{"b":[0,{"c":"deep"}]},"n":12,"o":{"n":"other"},"x":[]}"#;
+        assert_eq!(skim(text, "/a/b/1/c").as_deref(), Some("deep"));
+        assert_eq!(skim(text, "/n").as_deref(), Some("12"));
+        assert_eq!(skim(text, "/o/n").as_deref(), Some("other"));
+        for absent in ["/a", "/a/b", "/a/b/7", "/missing", "/n/deeper", "/x/0"] {
+            assert_eq!(skim(text, absent), None, "{absent}");
+        }
+        assert_eq!(skim(br#"{"a":"1","a":"2"}"#, "/a"), None);
+        assert_eq!(skim(br#"{"a":"1"} x"#, "/a"), None);
     }
 
     #[test]

@@ -164,7 +164,12 @@ impl Origin {
                     let value = PublicKey::from_jwk(jwk, &self.algorithms, policy).ok()?;
                     Some((id.to_owned(), Key { label: label(id), from: None, until: None, value }))
                 });
-                Ok(Fetched::Set(usable.collect()))
+                let usable: Vec<(String, Key<PublicKey>)> = usable.collect();
+                let ids: std::collections::HashSet<&str> = usable.iter().map(|(id, _)| id.as_str()).collect();
+                if ids.len() < usable.len() {
+                    bail!("it has two keys with one id");
+                }
+                Ok(Fetched::Set(usable))
             }
         }
     }

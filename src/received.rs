@@ -7,7 +7,7 @@
 use crate::{
     decision::Rejection,
     delivery::{Delivery, Found},
-    json::Json,
+    json::{self, Json},
 };
 use std::{borrow::Cow, cell::OnceCell};
 
@@ -86,6 +86,20 @@ impl<'m> Received<'m> {
             Place::Json(pointer) => match self.json().and_then(|json| json.scalar_at(pointer)) {
                 Some(text) if !text.is_empty() => bytes(Found::One(text)),
                 Some(_) | None => Found::Absent,
+            },
+        }
+    }
+
+    /// The word at a place, where there is one. A body that nobody had to parse is only skimmed.
+    #[must_use]
+    pub fn word(&self, place: &Place) -> Option<String> {
+        match place {
+            Place::Json(pointer) if self.json.get().is_none() && self.body.len() <= MAX_PARSED => {
+                json::skim(self.body, pointer)
+            }
+            place => match self.read_text(place) {
+                Ok(Found::One(text)) => Some(text.into_owned()),
+                Ok(Found::Absent | Found::Repeated) | Err(_) => None,
             },
         }
     }

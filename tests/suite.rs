@@ -22,4 +22,5 @@ mod suite {
     mod properties;
     mod remote_keys;
     mod vectors;
+    mod wycheproof;
 }

@@ -11,7 +11,7 @@
 
 use super::request::PARTIAL_BODY;
 use crate::{
-    check::Outcome,
+    check::{Facts, Outcome},
     decision::{Allowed, Answer, Decision, Denial, Rejection, Reply},
     endpoint::Endpoint,
     secret::Label,
@@ -40,7 +40,7 @@ const RETRY_AFTER: &str = "5";
 pub fn respond<'a>(outcome: &Outcome, request_id: &str, sent: impl Iterator<Item = &'a [u8]>) -> CheckResponse {
     let endpoint = outcome.endpoint.as_deref();
     let (code, http_response) = match &outcome.decision {
-        Decision::Allow(allowed) => (0, HttpResponse::OkResponse(forward(allowed, endpoint, sent))),
+        Decision::Allow(allowed) => (0, HttpResponse::OkResponse(forward(allowed, &outcome.facts, endpoint, sent))),
         Decision::Answer(answer) => (NOT_FORWARDED, HttpResponse::DeniedResponse(denied(answered(answer)))),
         Decision::Deny(denial) => {
             (NOT_FORWARDED, HttpResponse::DeniedResponse(denied(refusal(*denial, endpoint, request_id))))
@@ -53,8 +53,18 @@ pub fn respond<'a>(outcome: &Outcome, request_id: &str, sent: impl Iterator<Item
     }
 }
 
-fn forward<'a>(allowed: &Allowed, endpoint: Option<&Endpoint>, sent: impl Iterator<Item = &'a [u8]>) -> OkHttpResponse {
-    let mut headers = Vec::with_capacity(6);
+fn forward<'a>(
+    allowed: &Allowed,
+    facts: &Facts,
+    endpoint: Option<&Endpoint>,
+    sent: impl Iterator<Item = &'a [u8]>,
+) -> OkHttpResponse {
+    let mut headers = Vec::with_capacity(8);
+    for (name, fact) in
+        [("x-hookwarden-delivery-id", &facts.delivery_id), ("x-hookwarden-event-type", &facts.event_type)]
+    {
+        headers.extend(fact.as_ref().map(|fact| header(name, fact)));
+    }
     if let Some(endpoint) = endpoint {
         headers.push(header("x-hookwarden-endpoint", &endpoint.name));
         headers.push(header("x-hookwarden-provider", &endpoint.provider));
@@ -163,6 +173,11 @@ fn metadata(outcome: &Outcome, request_id: &str) -> Struct {
     if let Some(endpoint) = &outcome.endpoint {
         set("endpoint", &endpoint.name);
         set("provider", &endpoint.provider);
+    }
+    for (name, fact) in [("delivery_id", &outcome.facts.delivery_id), ("event_type", &outcome.facts.event_type)] {
+        if let Some(fact) = fact {
+            set(name, fact);
+        }
     }
     if let Decision::Allow(Allowed::Admitted(admitted)) = &outcome.decision {
         set("verified_by", admitted.evidence().as_str());

@@ -5,8 +5,7 @@ use aws_lc_rs::signature::{
     ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_ASN1, ECDSA_P521_SHA512_FIXED,
     RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY,
     RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
-    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
-    RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512, VerificationAlgorithm,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
 };
 
 /// Signature algorithms. Each names everything: key type, padding or curve, and hash.
@@ -67,22 +66,22 @@ impl Curve {
 }
 
 impl Algorithm {
-    /// What verifies it for an RSA key; nothing where it takes another kind of key, or none this short.
-    pub(super) fn rsa(self, under_2048_bits: bool) -> Option<&'static dyn VerificationAlgorithm> {
+    /// What verifies PKCS#1 v1.5 for an RSA key; nothing where it is another algorithm, or takes no key this short.
+    pub(super) fn rsa_pkcs1(self, under_2048_bits: bool) -> Option<&'static dyn VerificationAlgorithm> {
         match (self, under_2048_bits) {
             (Self::RsaPkcs1Sha1, false) => Some(&RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY),
             (Self::RsaPkcs1Sha256, false) => Some(&RSA_PKCS1_2048_8192_SHA256),
             (Self::RsaPkcs1Sha384, false) => Some(&RSA_PKCS1_2048_8192_SHA384),
             (Self::RsaPkcs1Sha512, false) => Some(&RSA_PKCS1_2048_8192_SHA512),
-            (Self::RsaPssSha256, false) => Some(&RSA_PSS_2048_8192_SHA256),
-            (Self::RsaPssSha384, false) => Some(&RSA_PSS_2048_8192_SHA384),
-            (Self::RsaPssSha512, false) => Some(&RSA_PSS_2048_8192_SHA512),
             (Self::RsaPkcs1Sha1, true) => Some(&RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY),
             (Self::RsaPkcs1Sha256, true) => Some(&RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY),
             (Self::RsaPkcs1Sha512, true) => Some(&RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY),
-            (Self::RsaPkcs1Sha384 | Self::RsaPssSha256 | Self::RsaPssSha384 | Self::RsaPssSha512, true)
+            (Self::RsaPkcs1Sha384, true)
             | (
-                Self::EcdsaP256Sha1
+                Self::RsaPssSha256
+                | Self::RsaPssSha384
+                | Self::RsaPssSha512
+                | Self::EcdsaP256Sha1
                 | Self::EcdsaP256Sha256(_)
                 | Self::EcdsaP384Sha384(_)
                 | Self::EcdsaP521Sha512(_)

@@ -135,7 +135,7 @@ impl Jwt {
         if self.detached.is_some() {
             return Ok(label);
         }
-        let payload = token.payload.ok_or(Rejection::SignatureMalformed)?;
+        let payload = token.payload.ok_or(Rejection::ClaimMissing)?;
         if let Some(rule) = &self.body_digest {
             let text = payload.text_at(&rule.pointer).ok_or(Rejection::DigestMissing)?;
             // Padding is optional in base64url, and providers differ.

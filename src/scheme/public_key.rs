@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{ParsedPublicKey, VerificationAlgorithm};
 use rsa::{
     pkcs1::DecodeRsaPublicKey,
     pkcs8::{DecodePublicKey, EncodePublicKey},
+    pss,
     traits::PublicKeyParts,
 };
 use std::fmt;
@@ -57,6 +58,10 @@ pub struct PublicKey {
 
 enum Verifier {
     Lc(ParsedPublicKey),
+    /// The library above takes a salt of any length; RFC 7518 §3.5 and RFC 9421 §3.3.1 name one.
+    Pss256(Box<pss::VerifyingKey<sha2::Sha256>>),
+    Pss384(Box<pss::VerifyingKey<sha2::Sha384>>),
+    Pss512(Box<pss::VerifyingKey<sha2::Sha512>>),
     Ed25519(Box<ed25519_dalek::VerifyingKey>),
 }
 
@@ -84,6 +89,9 @@ pub enum KeyProblem {
     /// The exponent is outside the policy.
     #[error("is an RSA key with the public exponent {0}; an odd one of at least 65537 is accepted")]
     Exponent(String),
+    /// A modulus of a generator whose keys can be factored.
+    #[error("is an RSA key of the ROCA kind (CVE-2017-15361), whose private half can be computed")]
+    Roca,
     /// A point for which almost every message has a valid signature.
     #[error("is a weak Ed25519 key; signatures under it prove nothing")]
     WeakEd25519,
@@ -210,7 +218,9 @@ impl PublicKey {
     /// be one of the scheme's.
     pub fn from_jwk(jwk: &Json, algorithms: &[Algorithm], policy: KeyPolicy) -> Result<Self, KeyProblem> {
         let text = |name: &str| jwk.text_at(&format!("/{name}"));
-        if text("use").is_some_and(|r#use| r#use != "sig") {
+        let operations = jwk.at("/key_ops").map(|json| json.items().unwrap_or_default());
+        let may_verify = operations.is_none_or(|all| all.iter().any(|operation| operation.text() == Some("verify")));
+        if text("use").is_some_and(|r#use| r#use != "sig") || !may_verify {
             return Err(KeyProblem::WrongKind);
         }
         let bytes =
@@ -263,6 +273,9 @@ impl PublicKey {
         if !(least..=8192).contains(&bits) {
             return Err(KeyProblem::ModulusSize(bits));
         }
+        if has_roca_fingerprint(&key.n().to_be_bytes_trimmed_vartime()) {
+            return Err(KeyProblem::Roca);
+        }
         let exponent = key
             .e()
             .to_be_bytes_trimmed_vartime()
@@ -275,11 +288,26 @@ impl PublicKey {
             None => return Err(KeyProblem::Exponent("over 64 bits".to_owned())),
         }
         let spki = key.to_public_key_der().map_err(|_| KeyProblem::Unreadable("a usable RSA key"))?;
-        let verifiers = algorithms
-            .iter()
-            .filter_map(|algorithm| Some((*algorithm, algorithm.rsa(bits < 2048)?)))
-            .map(|(algorithm, parameters)| parsed(algorithm, parameters, spki.as_bytes()))
-            .collect::<Result<_, _>>()?;
+        let mut verifiers = Vec::new();
+        for algorithm in algorithms.iter().copied() {
+            let boxed = || key.clone();
+            match algorithm {
+                Algorithm::RsaPssSha256 => {
+                    verifiers.push((algorithm, Verifier::Pss256(Box::new(pss::VerifyingKey::new(boxed())))));
+                }
+                Algorithm::RsaPssSha384 => {
+                    verifiers.push((algorithm, Verifier::Pss384(Box::new(pss::VerifyingKey::new(boxed())))));
+                }
+                Algorithm::RsaPssSha512 => {
+                    verifiers.push((algorithm, Verifier::Pss512(Box::new(pss::VerifyingKey::new(boxed())))));
+                }
+                algorithm => {
+                    if let Some(parameters) = algorithm.rsa_pkcs1(bits < 2048) {
+                        verifiers.push(parsed(algorithm, parameters, spki.as_bytes())?);
+                    }
+                }
+            }
+        }
         Self::of(verifiers, Some(bits.div_ceil(8)))
     }
 
@@ -329,11 +357,35 @@ impl PublicKey {
     pub fn made(&self, algorithm: Algorithm, content: &[u8], signature: &[u8]) -> bool {
         let Some((_, verifier)) = self.verifiers.iter().find(|(other, _)| *other == algorithm) else { return false };
         match verifier {
+            Verifier::Pss256(key) => self.takes_length(signature.len()) && is_pss(&**key, content, signature),
+            Verifier::Pss384(key) => self.takes_length(signature.len()) && is_pss(&**key, content, signature),
+            Verifier::Pss512(key) => self.takes_length(signature.len()) && is_pss(&**key, content, signature),
             Verifier::Lc(key) => self.takes_length(signature.len()) && key.verify_sig(content, signature).is_ok(),
             Verifier::Ed25519(key) => ed25519_dalek::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify_strict(content, &signature).is_ok()),
         }
     }
+}
+
+/// Whether a modulus is a power of 65537 modulo every small prime, as those of CVE-2017-15361 are (Nemec et al., "The
+/// Return of Coppersmith's Attack", §2.2). Another modulus is so by chance about once in 2^27.
+fn has_roca_fingerprint(modulus: &[u8]) -> bool {
+    const PRIMES: [u32; 38] = [
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107,
+        109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    // Primes are small: no product here reaches 2^16.
+    let times = |a: u32, b: u32, prime: u32| a.wrapping_mul(b).checked_rem(prime).unwrap_or(0);
+    PRIMES.iter().all(|prime| {
+        let rest = modulus.iter().fold(0, |rest, byte| times(rest, 256, *prime).wrapping_add(u32::from(*byte)) % prime);
+        let generator = 65537 % prime;
+        let powers = std::iter::successors(Some(1), |power| Some(times(*power, generator, *prime)));
+        powers.take(usize::try_from(*prime).unwrap_or(0)).any(|power| power == rest)
+    })
+}
+
+fn is_pss(key: &impl rsa::signature::Verifier<pss::Signature>, content: &[u8], signature: &[u8]) -> bool {
+    pss::Signature::try_from(signature).is_ok_and(|signature| key.verify(content, &signature).is_ok())
 }
 
 fn parsed(

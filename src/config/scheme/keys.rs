@@ -171,7 +171,11 @@ impl SchemeCompiler<'_> {
             let Some(id) = jwk.text_at("/kid") else { continue };
             let Ok(value) = PublicKey::from_jwk(jwk, algorithms, policy(written)) else { continue };
             let label = self.label(id, &written.tags, path)?;
-            keys.push((KeyId::Exact(id.to_owned()), Key { label, from, until, value }));
+            let id = KeyId::Exact(id.to_owned());
+            if keys.iter().any(|(other, _)| *other == id) {
+                return self.findings.problem(&place, "holds two keys with one id");
+            }
+            keys.push((id, Key { label, from, until, value }));
         }
         if keys.is_empty() {
             return self.findings.problem(&place, "holds no key with an id that fits the scheme's algorithms");

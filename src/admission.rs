@@ -11,7 +11,7 @@ use crate::{
         Evidence, Verified,
         ip_lease::{Grant, Tenant},
     },
-    secret::Label,
+    secret::{Label, LearnedSecret, Lesson, Secret},
 };
 use std::{future::Future, sync::Arc};
 
@@ -49,6 +49,9 @@ pub trait State: Send + Sync {
     /// Whether `tenant` holds a lease. A lease that is over is said to be so once, and then forgotten.
     fn standing(&self, tenant: &Tenant, now: Now) -> impl Future<Output = Result<Standing, Fault>> + Send;
 
+    /// Keeps a secret that `endpoint` learned, durably where the store is durable, before it returns.
+    fn remember(&self, endpoint: &str, secret: &[u8]) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// Writes a lease, durably where the store is durable, before it returns.
     fn grant(&self, grant: &Grant, now: Now) -> impl Future<Output = Result<(), Fault>> + Send;
 }
@@ -63,6 +66,35 @@ pub async fn admit(verified: Verified, state: &impl State, now: Now) -> Result<A
         }
     }
     Ok(Admitted(verified))
+}
+
+/// A secret about to be learned.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// Which endpoint learns it.
+    pub endpoint: String,
+    /// The secret.
+    pub secret: Secret,
+    /// Where it goes.
+    pub slot: Arc<LearnedSecret>,
+    /// What the provider is told once it is kept.
+    pub answer: Answer,
+}
+
+/// Learns a secret, once, and answers the provider when it is kept.
+pub async fn learn(enrolment: Enrolment, state: &impl State) -> Result<Answer, Denial> {
+    let Enrolment { endpoint, secret, slot, answer } = enrolment;
+    match slot.learn(secret.expose()) {
+        Lesson::Refused => Err(Rejection::EnrolmentClosed.into()),
+        Lesson::Same => Ok(answer),
+        Lesson::New => {
+            if let Err(fault) = state.remember(&endpoint, secret.expose()).await {
+                slot.unlearn();
+                return Err(fault.into());
+            }
+            Ok(Answer { reason: AnswerReason::SecretEnrolled, ..answer })
+        }
+    }
 }
 
 /// Writes a lease and answers the client; in this order, so that nobody is told of a lease that a crash could

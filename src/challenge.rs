@@ -18,7 +18,7 @@ use crate::{
         mac::{Hash, MacKey},
         token::Token,
     },
-    secret::Key,
+    secret::{Key, Secret},
 };
 use std::borrow::Cow;
 
@@ -37,9 +37,14 @@ pub struct Challenge {
     pub echoes: Vec<Echo>,
     /// The values that are computed from them; the answer counts them on from the echoes.
     pub derived: Vec<Derived>,
+    /// Where the provider hands over a secret.
+    pub enrol: Option<Place>,
     /// What is answered.
     pub respond: Respond,
 }
+
+/// Shortest and longest secret that is learned, in bytes.
+const ENROLLED: std::ops::RangeInclusive<usize> = 16..=512;
 
 /// A value that is echoed.
 #[derive(Debug)]
@@ -188,6 +193,16 @@ impl Challenge {
 }
 
 impl UnsignedChallenge<'_> {
+    /// The secret that is handed over with it, if one is.
+    #[must_use]
+    pub fn enrolled(&self, received: &Received<'_>) -> Option<Result<Secret, Rejection>> {
+        let place = self.0.enrol.as_ref()?;
+        Some(match received.read(place) {
+            Found::One(secret) if ENROLLED.contains(&secret.len()) => Ok(Secret::new(secret.into_owned())),
+            Found::One(_) | Found::Absent | Found::Repeated => Err(Rejection::ChallengeMalformed),
+        })
+    }
+
     /// The answer.
     pub fn answer(&self, received: &Received<'_>, now: Now) -> Result<Answer, Denial> {
         self.0.answer(received, now)

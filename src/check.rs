@@ -9,7 +9,7 @@
 //! before state, because strangers must not fill or probe it.
 
 use crate::{
-    admission::{State, admit, enrol},
+    admission::{Enrolment, State, admit, enrol, learn},
     challenge::{Challenge, Posed},
     clock::Now,
     decision::{Allowed, Answer, Decision, Denial, Rejection},
@@ -17,6 +17,7 @@ use crate::{
     endpoint::{Endpoint, Endpoints, Mode},
     received::{Place, Received},
     scheme::{Verified, ip_lease::Grant},
+    secret::Secret,
 };
 use std::sync::Arc;
 
@@ -65,6 +66,7 @@ pub struct Examined {
 enum Finding {
     Answer(Answer),
     Enrol(Grant),
+    Learn(Enrolment),
     Deliver(Verified, Facts),
 }
 
@@ -112,7 +114,13 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
     let received = Received::new(delivery, body);
 
     match Challenge::find(&endpoint.challenges, &received, now) {
-        Some(Posed::Unsigned(challenge)) => return Ok(Finding::Answer(challenge.answer(&received, now)?)),
+        Some(Posed::Unsigned(challenge)) => {
+            let answer = challenge.answer(&received, now)?;
+            return match challenge.enrolled(&received) {
+                None => Ok(Finding::Answer(answer)),
+                Some(secret) => enrolment(endpoint, secret?, answer, now).map(Finding::Learn),
+            };
+        }
         Some(Posed::Signed(challenge)) => {
             let proof = endpoint.scheme.verify(&received, now)?;
             return Ok(Finding::Answer(challenge.answer(&received, now, &proof)?));
@@ -128,12 +136,23 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
     }
 }
 
+/// A secret may be learned while the operator says so, and at no other time.
+fn enrolment(endpoint: &Endpoint, secret: Secret, answer: Answer, now: Now) -> Result<Enrolment, Denial> {
+    match &endpoint.enrolment {
+        Some(window) if now.wall <= window.until => {
+            Ok(Enrolment { endpoint: endpoint.name.clone(), secret, slot: Arc::clone(&window.slot), answer })
+        }
+        Some(_) | None => Err(Rejection::EnrolmentClosed.into()),
+    }
+}
+
 /// Everything that needs state.
 pub async fn settle(examined: Examined, state: &impl State, now: Now) -> Outcome {
     let Examined { endpoint, finding } = examined;
     let mut facts = Facts::default();
     let decision = match finding {
         Ok(Finding::Answer(answer)) => Ok(Decision::Answer(answer)),
+        Ok(Finding::Learn(enrolment)) => learn(enrolment, state).await.map(Decision::Answer),
         Ok(Finding::Enrol(grant)) => enrol(grant, state, now).await.map(Decision::Answer),
         Ok(Finding::Deliver(verified, told)) => {
             facts = told;

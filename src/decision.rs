@@ -58,6 +58,8 @@ pub enum AnswerReason {
     Challenge,
     /// A verify token was right and the client's address got a lease.
     LeaseGranted,
+    /// The provider handed over a secret in the window that was open for it.
+    SecretEnrolled,
 }
 
 /// A refusal, by blame.
@@ -174,6 +176,7 @@ reasons! {
         ClaimMismatch "claim_mismatch" 401 8 "The token is right, but a claim is not what the endpoint requires.",
         CertificateUntrusted "certificate_untrusted" 401 5 "The message's certificates do not lead to a configured authority.",
         AddressNotAllowed "address_not_allowed" 401 2 "The client's address is in none of the endpoint's networks.",
+        EnrolmentClosed "enrolment_closed" 401 1 "A secret was handed over, but the endpoint's `enrolment` window is not open, or it has learned another one.",
         ChallengeMalformed "challenge_malformed" 400 1 "The challenge value is absent, too long, or holds characters that are never echoed.",
         ChallengeMismatch "challenge_mismatch" 400 1 "The challenge value differs between the places that must agree.",
     }
@@ -198,7 +201,7 @@ pub const VERIFIED: &str = "verified";
 
 impl AnswerReason {
     /// Every variant.
-    pub const ALL: &'static [Self] = &[Self::Challenge, Self::LeaseGranted];
+    pub const ALL: &'static [Self] = &[Self::Challenge, Self::LeaseGranted, Self::SecretEnrolled];
 
     /// The stable spelling.
     #[must_use]
@@ -206,6 +209,7 @@ impl AnswerReason {
         match self {
             Self::Challenge => "challenge",
             Self::LeaseGranted => "lease_granted",
+            Self::SecretEnrolled => "secret_enrolled",
         }
     }
 }

@@ -3,7 +3,10 @@
 //! The proxy's route may name the endpoint; otherwise host and path find it. Nothing a sender writes into a header,
 //! a query or a body can: those would let it choose which secret it is judged by.
 
-use crate::{challenge::Challenge, decision::Rejection, delivery::Delivery, received::Place, scheme::Scheme};
+use crate::{
+    challenge::Challenge, clock::UnixSeconds, decision::Rejection, delivery::Delivery, received::Place, scheme::Scheme,
+    secret::LearnedSecret,
+};
 use std::{collections::HashMap, sync::Arc};
 
 /// One receiver, ready to judge. Built by `config`, after which nothing in it can be invalid.
@@ -27,10 +30,21 @@ pub struct Endpoint {
     pub scheme: Scheme,
     /// What rejected senders are told.
     pub refusals: Refusals,
+    /// When the provider may hand over a secret.
+    pub enrolment: Option<EnrolmentWindow>,
     /// Where a delivery's id stands.
     pub delivery_id: Option<Place>,
     /// Where a delivery's event type stands.
     pub event_type: Option<Place>,
+}
+
+/// When the provider may hand over a secret, and where it goes.
+#[derive(Debug)]
+pub struct EnrolmentWindow {
+    /// Not after this moment (inclusive).
+    pub until: UnixSeconds,
+    /// Where it goes.
+    pub slot: Arc<LearnedSecret>,
 }
 
 /// What becomes of rejected deliveries.

@@ -5,7 +5,10 @@
 
 use crate::clock::{Now, UnixSeconds};
 use sha2::{Digest, Sha256};
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -36,6 +39,48 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(redacted)")
+    }
+}
+
+/// A secret that the provider itself hands over, in a window that the operator opens. Learned once: what is here is
+/// never overwritten, or anybody who comes later could become the provider.
+#[derive(Debug, Default)]
+pub struct LearnedSecret(RwLock<Option<Arc<Secret>>>);
+
+/// What came of learning a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lesson {
+    /// There was none; it is this one now.
+    New,
+    /// It is this one already: the provider tries again.
+    Same,
+    /// It is another one, and stays that.
+    Refused,
+}
+
+impl LearnedSecret {
+    /// The secret, if one was learned.
+    #[must_use]
+    pub fn get(&self) -> Option<Arc<Secret>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Learns a secret, if there is none.
+    pub fn learn(&self, secret: &[u8]) -> Lesson {
+        let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            None => {
+                *slot = Some(Arc::new(Secret::new(secret.to_vec())));
+                Lesson::New
+            }
+            Some(known) if known.matches(secret) => Lesson::Same,
+            Some(_) => Lesson::Refused,
+        }
+    }
+
+    /// Takes back what could not be kept.
+    pub fn unlearn(&self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -76,6 +121,17 @@ mod tests {
     #[test]
     fn debug_shows_nothing_of_the_secret() {
         assert_eq!(format!("{:?}", Secret::new(b"canary".to_vec())), "Secret(redacted)");
+    }
+
+    #[test]
+    fn a_secret_is_learned_once() {
+        let learned = LearnedSecret::default();
+        assert_eq!(learned.learn(b"first secret"), Lesson::New);
+        assert_eq!(learned.learn(b"first secret"), Lesson::Same);
+        assert_eq!(learned.learn(b"another one"), Lesson::Refused);
+        assert!(learned.get().unwrap().matches(b"first secret"));
+        learned.unlearn();
+        assert_eq!(learned.learn(b"another one"), Lesson::New);
     }
 
     #[test]

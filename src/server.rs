@@ -87,6 +87,7 @@ impl Server {
             budget: Budget::new(compiled.limits.bodies_in_flight),
             endpoints: ArcSwap::from_pointee(crate::endpoint::Endpoints::default()),
         };
+        kept.restore(gate.store.take_learned());
         let started_with = StartedWith::of(&compiled);
         gate.endpoints.store(Arc::new(compiled.endpoints));
         Ok(Self {

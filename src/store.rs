@@ -14,9 +14,13 @@ use crate::{
     clock::Now,
     decision::Fault,
     scheme::ip_lease::{Grant, Tenant},
+    secret::Secret,
 };
 use anyhow::Context as _;
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 /// Which store, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub enum StoreKind {
 pub struct Store {
     leases: memory::Leases,
     file: Option<file::File>,
+    /// Secrets that were read from the file, until somebody takes them.
+    learned: Mutex<Vec<(String, Secret)>>,
 }
 
 impl Store {
@@ -48,17 +54,23 @@ impl Store {
     /// A store that is forgotten with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { leases: memory::Leases::default(), file: None }
+        Self { leases: memory::Leases::default(), file: None, learned: Mutex::default() }
     }
 
     fn on_file(path: &Path, now: Now) -> anyhow::Result<Self> {
-        let (file, kept) = file::File::open(path)?;
+        let (file, kept, learned) = file::File::open(path)?;
         let leases = memory::Leases::default();
         for lease in kept {
             let remaining = lease.remaining(now.wall);
             leases.restore(lease.tenant, remaining, now);
         }
-        Ok(Self { leases, file: Some(file) })
+        Ok(Self { leases, file: Some(file), learned: Mutex::new(learned) })
+    }
+
+    /// The secrets that endpoints learned before, once.
+    #[must_use]
+    pub fn take_learned(&self) -> Vec<(String, Secret)> {
+        std::mem::take(&mut *self.learned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many leases are held or not yet reported as over.
@@ -75,6 +87,14 @@ impl State for Store {
             file.forget(tenant.clone());
         }
         Ok(standing)
+    }
+
+    async fn remember(&self, endpoint: &str, secret: &[u8]) -> Result<(), Fault> {
+        match &self.file {
+            Some(file) => file.remember(endpoint, secret).await,
+            // A secret that is only in memory is lost with the process; `check` says so beforehand.
+            None => Ok(()),
+        }
     }
 
     async fn grant(&self, grant: &Grant, now: Now) -> Result<(), Fault> {

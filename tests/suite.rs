@@ -17,6 +17,7 @@ mod suite {
     mod cli;
     mod config;
     mod documentation;
+    mod enrolment;
     mod ext_authz;
     mod lifecycle;
     mod properties;

@@ -38,6 +38,13 @@ pub(super) fn challenge(written: &file::Challenge, of: &mut SchemeCompiler<'_>, 
         None => Some(None),
         Some(decrypt) => decryption(decrypt, of, &path.key("decrypt")).map(Some),
     };
+    let enrol = match &written.enrol {
+        None => Some(None),
+        Some(file::ValuePlace { header, query, form, json }) => {
+            let path = path.key("enrol");
+            of.place(header.as_deref(), query.as_deref(), form.as_deref(), json.as_deref(), &path).map(Some)
+        }
+    };
     let respond = respond(&written.respond, &names, &path.key("respond"), of.findings)?;
     Some(Challenge {
         decrypt: decrypt?,
@@ -46,6 +53,7 @@ pub(super) fn challenge(written: &file::Challenge, of: &mut SchemeCompiler<'_>, 
         token: token?,
         echoes: echoes.into_iter().collect::<Option<_>>()?,
         derived: derived.into_iter().collect::<Option<_>>()?,
+        enrol: enrol?,
         respond,
     })
 }

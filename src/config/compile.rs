@@ -7,20 +7,21 @@ use super::{
     scheme::{SchemeCompiler, duration},
 };
 use crate::{
-    clock::Now,
+    clock::{Now, UnixSeconds},
     decision::Rejection,
     delivery::ClientAddress,
-    endpoint::{Endpoint, Endpoints, Match, Mode, PathMatch, Refusal, Refusals},
+    endpoint::{Endpoint, Endpoints, EnrolmentWindow, Match, Mode, PathMatch, Refusal, Refusals},
     key_fetcher::{KeyFetcher, Origin},
     provider,
     scheme::{Scheme, remote_keys::RemoteKeys, signed_content::PublicUrl},
+    secret::{LearnedSecret, Secret},
     store::StoreKind,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -38,10 +39,22 @@ pub struct Context {
 pub struct Kept {
     /// Tokens made by this process, by endpoint; clients were told them.
     pub generated: Mutex<BTreeMap<String, String>>,
+    /// Secrets that providers handed over, by endpoint.
+    pub learned: Mutex<BTreeMap<String, Arc<LearnedSecret>>>,
     /// Keys that were fetched, by where they come from and the shape of their ids.
     pub remote: Mutex<HashMap<(Origin, String), Arc<RemoteKeys>>>,
     /// What fetches keys; nothing in commands that only look.
     pub fetcher: Option<KeyFetcher>,
+}
+
+impl Kept {
+    /// Puts back secrets that were learned before.
+    pub fn restore(&self, secrets: Vec<(String, Secret)>) {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, secret) in secrets {
+            learned.entry(endpoint).or_default().learn(secret.expose());
+        }
+    }
 }
 
 impl Context {
@@ -121,6 +134,12 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
         let path = root.key("endpoints").key(&name);
         if damaged.contains(&path) {
             continue;
+        }
+        if written.enrolment.is_some() && store == StoreKind::Memory {
+            findings.warn(
+                &path.key("enrolment"),
+                "is kept in memory alone; with `store: file:///…` the secret outlives the process",
+            );
         }
         let place = written.r#match.as_ref().and_then(|m| r#match(m, &path.key("match"), findings));
         let Some(endpoint) = endpoint(&name, written, limits, client, context, &path, findings) else { continue };
@@ -288,7 +307,9 @@ fn endpoint(
     judge_settings(&written, preset, path, findings);
     let none = BTreeMap::new();
     let described = preset.map_or(&none, |preset| &preset.settings);
-    let mut compiler = SchemeCompiler::new(name, client, context, path, &written, described, findings);
+    let enrolment = enrolment(name, &written, preset, context, path, findings);
+    let learned = enrolment.as_ref().map(|window| Arc::clone(&window.slot));
+    let mut compiler = SchemeCompiler::new(name, client, context, path, &written, described, learned, findings);
     let scheme = match (preset, &written.scheme) {
         (Some(preset), _) => compiler.compile(&preset.scheme, &path.key("provider")),
         (None, Some(scheme)) => compiler.compile(scheme, &path.key("scheme")),
@@ -345,9 +366,33 @@ fn endpoint(
         challenges: challenges?,
         scheme,
         refusals,
+        enrolment,
         delivery_id: delivery_id?,
         event_type: event_type?,
     })
+}
+
+/// The window in which the provider may hand over a secret, where a handshake does.
+fn enrolment(
+    name: &str,
+    written: &file::Endpoint,
+    preset: Option<&file::Preset>,
+    context: &Context,
+    path: &Path,
+    findings: &mut Findings,
+) -> Option<EnrolmentWindow> {
+    let window = written.enrolment.as_ref()?;
+    let path = path.key("enrolment");
+    let of_preset = preset.map(|preset| preset.challenges.as_slice()).unwrap_or_default();
+    if !written.challenges.iter().chain(of_preset).any(|challenge| challenge.enrol.is_some()) {
+        return findings.problem(&path, "stands beside no handshake in which the provider hands over a secret");
+    }
+    let Ok(until) = window.until.parse::<jiff::Timestamp>() else {
+        return findings.problem(&path.key("until"), "is not a moment; write `2026-12-01T00:00:00Z`");
+    };
+    let mut learned = context.kept.learned.lock().unwrap_or_else(PoisonError::into_inner);
+    let slot = Arc::clone(learned.entry(name.to_owned()).or_default());
+    Some(EnrolmentWindow { until: UnixSeconds(until.as_second()), slot })
 }
 
 /// Values that a preset asks for must be there, and no others.

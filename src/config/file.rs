@@ -133,6 +133,8 @@ pub struct Endpoint {
     /// Values that the preset asks for, by name.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// Lets the provider hand over its secret in a handshake, once, until a moment. It is kept in the `store`.
+    pub enrolment: Option<Enrolment>,
     /// Where a delivery's id stands; told upstream. Default: the preset's.
     pub delivery_id: Option<ValuePlace>,
     /// Where a delivery's event type stands; told upstream. Default: the preset's.
@@ -181,6 +183,14 @@ pub struct Preset {
     pub event_type: Option<ValuePlace>,
     /// What rejected senders are told.
     pub on_rejection: Option<OnRejection>,
+}
+
+/// When the provider may hand over a secret.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Enrolment {
+    /// Not after this moment (RFC 3339).
+    pub until: String,
 }
 
 /// Where a value stands: exactly one of these.

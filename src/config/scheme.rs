@@ -25,7 +25,7 @@ use crate::{
         network::Networks,
         signed_content::{SignedContent, TemplateProblem, Vocabulary},
     },
-    secret::{Key, Label, Secret},
+    secret::{Key, Label, LearnedSecret, Secret},
 };
 use std::{
     collections::BTreeMap,
@@ -50,6 +50,8 @@ pub struct SchemeCompiler<'a> {
     written: &'a file::Endpoint,
     /// What the preset's settings are, for people.
     described: &'a BTreeMap<String, String>,
+    /// The secret that the provider hands over, where it does.
+    learned: Option<Arc<LearnedSecret>>,
     pub(super) findings: &'a mut Findings,
     used: Vec<file::Use>,
     took_public_keys: bool,
@@ -65,6 +67,7 @@ impl<'a> SchemeCompiler<'a> {
         path: &'a Path,
         written: &'a file::Endpoint,
         described: &'a BTreeMap<String, String>,
+        learned: Option<Arc<LearnedSecret>>,
         findings: &'a mut Findings,
     ) -> Self {
         Self {
@@ -74,6 +77,7 @@ impl<'a> SchemeCompiler<'a> {
             path,
             written,
             described,
+            learned,
             findings,
             used: Vec::new(),
             took_public_keys: false,

@@ -21,7 +21,7 @@ use crate::{
     delivery::Found,
     json::Json,
     received::{Place, Received},
-    secret::{Key, Label},
+    secret::{Key, Label, LearnedSecret, Secret},
 };
 use std::{borrow::Cow, sync::Arc};
 
@@ -58,6 +58,8 @@ pub enum Signer {
         hash: Hash,
         /// The secrets, ready.
         keys: Vec<Key<MacKey>>,
+        /// The secret that the provider handed over, where it does.
+        learned: Option<Arc<LearnedSecret>>,
     },
     /// A private key.
     PrivateKey {
@@ -192,9 +194,18 @@ impl Signed {
         now: Now,
     ) -> Result<Arc<Label>, Denial> {
         match &self.signer {
-            Signer::Mac { hash, keys } => {
+            Signer::Mac { hash, keys, learned } => {
                 let candidates = group.candidates(hash.length())?;
                 let content = self.content.resolve(received, inputs)?;
+                if let Some(secret) = learned.as_ref().and_then(|learned| learned.get()) {
+                    let key = MacKey::hmac(*hash, Secret::new(secret.expose().to_vec()), false);
+                    if key.is_some_and(|key| key.tag(&content).is_one_of(&candidates)) {
+                        return Ok(Arc::new(Label { id: "enrolled".to_owned(), tags: Vec::new() }));
+                    }
+                    if keys.is_empty() {
+                        return Err(Rejection::SignatureMismatch.into());
+                    }
+                }
                 find_key(keys, now, Rejection::SignatureMismatch, |key| match key.secret() {
                     None => key.tag(&content).is_one_of(&candidates),
                     Some(secret) => self

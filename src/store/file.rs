@@ -7,6 +7,7 @@ use crate::{
     clock::{Now, UnixSeconds},
     decision::Fault,
     scheme::ip_lease::{Grant, Tenant},
+    secret::Secret,
 };
 use anyhow::{Context as _, bail};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -17,7 +18,9 @@ use tokio::sync::oneshot;
 const LEASES: TableDefinition<'_, (&str, &str), (i64, u64)> = TableDefinition::new("leases");
 /// What this file is, so that a later release can migrate it and an older one refuses it.
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// `endpoint` → the secret it learned.
+const LEARNED: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("learned");
 /// Grants waiting for the disk. Beyond it the disk has failed us, and saying so beats queueing.
 const QUEUE: usize = 256;
 
@@ -37,7 +40,11 @@ pub(super) struct Kept {
 enum Job {
     Keep { tenant: Tenant, ends: UnixSeconds, length: Duration, done: oneshot::Sender<bool> },
     Forget(Tenant),
+    Remember { endpoint: String, secret: Secret, done: oneshot::Sender<bool> },
 }
+
+/// A secret as it was read, and the endpoint that learned it.
+type Learned = (String, Secret);
 
 impl Kept {
     /// What is left of it, by the wall clock, and never more than its whole length: a clock set back must not make
@@ -49,9 +56,11 @@ impl Kept {
 }
 
 impl File {
-    pub(super) fn open(path: &Path) -> anyhow::Result<(Self, Vec<Kept>)> {
+    pub(super) fn open(path: &Path) -> anyhow::Result<(Self, Vec<Kept>, Vec<Learned>)> {
         let database = Database::create(path)?;
-        let kept = read(&database)?;
+        // It may hold secrets, which are nobody else's business.
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let (kept, learned) = read(&database)?;
         let (jobs, queue) = mpsc::sync_channel(QUEUE);
         thread::Builder::new()
             .name("store".to_owned())
@@ -61,13 +70,24 @@ impl File {
                 }
             })
             .context("cannot start the store's thread")?;
-        Ok((Self { jobs }, kept))
+        Ok((Self { jobs }, kept, learned))
     }
 
     /// Writes a lease; returns when it is on disk.
     pub(super) async fn keep(&self, grant: &Grant, now: Now) -> Result<(), Fault> {
         let (done, written) = oneshot::channel();
         let job = Job::Keep { tenant: grant.tenant.clone(), ends: now.wall.plus(grant.ttl), length: grant.ttl, done };
+        self.jobs.try_send(job).map_err(|_| Fault::StoreUnavailable)?;
+        match written.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Fault::StoreUnavailable),
+        }
+    }
+
+    /// Writes a secret that an endpoint learned; returns when it is on disk.
+    pub(super) async fn remember(&self, endpoint: &str, secret: &[u8]) -> Result<(), Fault> {
+        let (done, written) = oneshot::channel();
+        let job = Job::Remember { endpoint: endpoint.to_owned(), secret: Secret::new(secret.to_vec()), done };
         self.jobs.try_send(job).map_err(|_| Fault::StoreUnavailable)?;
         match written.await {
             Ok(true) => Ok(()),
@@ -84,17 +104,19 @@ impl File {
 }
 
 /// Reads everything and brings the file to the current format.
-fn read(database: &Database) -> anyhow::Result<Vec<Kept>> {
+fn read(database: &Database) -> anyhow::Result<(Vec<Kept>, Vec<Learned>)> {
     let transaction = database.begin_write()?;
     {
         let mut meta = transaction.open_table(META)?;
         let format = meta.get("format")?.map(|format| format.value());
         match format {
-            None => drop(meta.insert("format", FORMAT)?),
+            // Format 1 had no table of learned secrets; it is made below.
+            None | Some(1) => drop(meta.insert("format", FORMAT)?),
             Some(FORMAT) => {}
             Some(other) => bail!("its format is {other}, and this release reads {FORMAT}"),
         }
         transaction.open_table(LEASES)?;
+        transaction.open_table(LEARNED)?;
     }
     transaction.commit()?;
 
@@ -106,7 +128,12 @@ fn read(database: &Database) -> anyhow::Result<Vec<Kept>> {
         let tenant = Tenant { endpoint: endpoint.to_owned(), address };
         kept.push(Kept { tenant, ends: UnixSeconds(ends), length: Duration::from_secs(length) });
     }
-    Ok(kept)
+    let mut learned = Vec::new();
+    for row in database.begin_read()?.open_table(LEARNED)?.iter()? {
+        let (endpoint, secret) = row?;
+        learned.push((endpoint.value().to_owned(), Secret::new(secret.value().to_vec())));
+    }
+    Ok((kept, learned))
 }
 
 fn run(database: &Database, job: Job) {
@@ -122,6 +149,13 @@ fn run(database: &Database, job: Job) {
             // The check may have passed its deadline meanwhile; then nobody listens, and the lease is kept.
             done.send(written.is_ok()).ok();
         }
+        Job::Remember { endpoint, secret, done } => {
+            let written = remember(database, &endpoint, secret.expose());
+            if let Err(error) = &written {
+                tracing::error!(%error, endpoint, "cannot write a secret that was learned");
+            }
+            done.send(written.is_ok()).ok();
+        }
         Job::Forget(tenant) => {
             let address = tenant.address.to_string();
             if let Err(error) =
@@ -131,6 +165,13 @@ fn run(database: &Database, job: Job) {
             }
         }
     }
+}
+
+fn remember(database: &Database, endpoint: &str, secret: &[u8]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(LEARNED)?.insert(endpoint, secret)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 type LeaseTable<'t> = redb::Table<'t, (&'static str, &'static str), (i64, u64)>;

@@ -22,6 +22,8 @@ pub struct Challenge {
     /// Values computed from them, by the name the response uses.
     #[serde(default)]
     pub derive: BTreeMap<String, Derive>,
+    /// Where the provider hands over a secret, which is learned while the endpoint's `enrolment` is open.
+    pub enrol: Option<super::ValuePlace>,
     /// What is answered.
     pub respond: Respond,
 }

@@ -50,11 +50,17 @@ impl SchemeCompiler<'_> {
             let path = path.key("signed_content");
             return self.findings.problem(&path, "leaves out `{secret}`; anybody can compute a plain hash");
         }
-        let keys = self.mac_keys(r#use, &form, |secret| {
-            if plain { Some(MacKey::plain(hash, secret)) } else { MacKey::hmac(hash, secret, in_content) }
-        });
+        let learned = if plain || in_content { None } else { self.learned.clone() };
+        // What will be learned need not be written.
+        let keys = if learned.is_some() && self.written.secrets.is_empty() {
+            Some(Vec::new())
+        } else {
+            self.mac_keys(r#use, &form, |secret| {
+                if plain { Some(MacKey::plain(hash, secret)) } else { MacKey::hmac(hash, secret, in_content) }
+            })
+        };
         let signed = self.signed(&common, content?, path);
-        signed.map(|signed| Some(signed(Signer::Mac { hash, keys: keys? })))?
+        signed.map(|signed| Some(signed(Signer::Mac { hash, keys: keys?, learned })))?
     }
 
     /// `public_key`.

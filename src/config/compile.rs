@@ -445,10 +445,18 @@ fn preset(written: &file::Endpoint, path: &Path, findings: &mut Findings) -> Opt
             }
             None => findings.problem(
                 &path.key("provider"),
-                format!("is not a preset; known are: {}", provider::names().collect::<Vec<_>>().join(", ")),
+                format!("is not a preset{}; `hookwarden providers` lists them", alike(name)),
             ),
         },
     }
+}
+
+/// Presets whose names look like one that there is not.
+fn alike(name: &str) -> String {
+    let name = name.to_ascii_lowercase().replace('_', "-");
+    let near = |preset: &&str| preset.contains(&name) || name.contains(*preset) || preset.get(..4) == name.get(..4);
+    let names: Vec<String> = provider::names().filter(near).take(4).map(|preset| format!("`{preset}`")).collect();
+    if names.is_empty() { String::new() } else { format!(" (there is {})", names.join(", ")) }
 }
 
 fn methods(

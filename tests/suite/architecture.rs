@@ -94,13 +94,22 @@ fn the_core_is_pure() {
     }
 }
 
+/// Names of presets that are words too.
+const WORDS: &[&str] =
+    &["box", "close", "front", "line", "linear", "meta", "persona", "segment", "square", "unit", "wise"];
+
 #[test]
 fn no_provider_is_named_in_rust() {
     for path in sources() {
         for (number, line) in code(&path).iter().enumerate() {
-            let words: Vec<String> =
-                line.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_').map(str::to_lowercase).collect();
-            for provider in hookwarden::provider::names() {
+            // What stands between quotation marks; a name could be nowhere else and do anything.
+            let quoted: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            let words: Vec<String> = quoted
+                .iter()
+                .flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_'))
+                .map(str::to_lowercase)
+                .collect();
+            for provider in hookwarden::provider::names().filter(|name| !WORDS.contains(name)) {
                 assert!(!words.iter().any(|word| word == provider), "{}:{}: {line}", path.display(), number + 1);
             }
         }

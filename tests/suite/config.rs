@@ -1,5 +1,6 @@
 //! Configurations: what is wrong with them, in the words a person reads.
 
+use crate::suite::vector;
 use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context},
@@ -75,6 +76,7 @@ fn the_schema_agrees_with_the_reader() {
 fn every_preset_is_written_in_the_users_words() {
     let scheme = serde_json::json!({ "type": "object", "$ref": "#/$defs/Scheme", "$defs": config::schema()["$defs"] });
     let validator = jsonschema::validator_for(&scheme).unwrap();
+    let endpoints = vector::endpoints();
     for name in provider::names() {
         let preset = provider::find(name).unwrap_or_else(|| panic!("{name} cannot be read"));
         assert!(!preset.docs.is_empty() && !preset.title.is_empty(), "{name} says nothing of its source");
@@ -82,13 +84,13 @@ fn every_preset_is_written_in_the_users_words() {
         let errors: Vec<String> = validator.iter_errors(&text["scheme"]).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{name}: {errors:?}");
         // And a user who copies it into `scheme:` gets the same.
-        let mut own = serde_json::json!({ "scheme": text["scheme"], "challenges": text.get("challenges").cloned().unwrap_or(serde_json::json!([])) });
-        let pem = include_str!("../fixtures/rsa-2048.pub.pem");
-        let key = if text["scheme"].get("http_signature").is_some() { "public_keys" } else { "secrets" };
-        own[key] = match key {
-            "secrets" => serde_json::json!([{ "id": "s", "inline": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=" }]),
-            _ => serde_json::json!([{ "id": "k", "inline": pem, "format": "pem" }]),
-        };
+        let mut own = serde_json::to_value(&endpoints[name]).unwrap();
+        own.as_object_mut().unwrap().remove("provider");
+        for field in ["scheme", "challenges", "allow_methods", "on_rejection", "delivery_id", "event_type"] {
+            if let Some(value) = text.get(field) {
+                own[field] = value.clone();
+            }
+        }
         let text = serde_json::json!({ "endpoints": { "own": own } }).to_string();
         if let Err(problems) = config::parse(name, text.as_bytes(), &context()) {
             panic!("{name}: {problems}");

@@ -37,7 +37,10 @@ fn delivery(body: &[u8]) -> Asked {
     Asked {
         method: "POST".into(),
         uri: "https://hooks.example.com/hub".parse().unwrap(),
-        headers: vec![("X-Hub-Signature-256".into(), sign(body).into_bytes())],
+        headers: vec![
+            ("x-request-id".into(), b"0f4c5f2c-6f8e-4c11-9d3a-1b8a7e2d9c55".to_vec()),
+            ("X-Hub-Signature-256".into(), sign(body).into_bytes()),
+        ],
         body: body.to_vec(),
         client: Some("203.0.113.7".into()),
         endpoint: Some("hub".into()),

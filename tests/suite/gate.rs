@@ -88,7 +88,6 @@ impl Asked {
             (":path".into(), self.uri.path_and_query().unwrap().as_str().into()),
             (":method".into(), self.method.clone().into()),
             (":scheme".into(), b"https".to_vec()),
-            ("x-request-id".into(), b"0f4c5f2c-6f8e-4c11-9d3a-1b8a7e2d9c55".to_vec()),
         ];
         let announced = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         if !announced && !self.body.is_empty() {

@@ -117,7 +117,7 @@ impl Case {
             "method" => self.request.method = text(),
             "url" => self.request.url = text(),
             "client_ip" => self.request.client_ip = Some(text()),
-            "secrets" | "public_keys" => {
+            "secrets" | "public_keys" | "settings" | "public_url" | "enrolment" => {
                 self.endpoint.as_mapping_mut().unwrap().insert(kind.into(), value.clone());
             }
             other => panic!("unknown change {other}"),
@@ -177,6 +177,17 @@ pub(crate) fn all() -> Vec<Case> {
     }
     assert!(!cases.is_empty());
     cases
+}
+
+/// An endpoint of each preset, as an operator would write it: the one its first vectors are for.
+pub(crate) fn endpoints() -> BTreeMap<String, Value> {
+    let mut endpoints = BTreeMap::new();
+    for case in all() {
+        if let Some(name) = case.endpoint["provider"].as_str() {
+            endpoints.entry(name.to_owned()).or_insert(case.endpoint);
+        }
+    }
+    endpoints
 }
 
 fn sorted(directory: &Path) -> Vec<std::path::PathBuf> {

@@ -135,16 +135,33 @@ fn loses(case: &Case, form: Form) -> bool {
     (doubled && !form.raw_headers) || (!form.raw_body && std::str::from_utf8(&case.request.bytes()).is_err())
 }
 
+/// Whether the header that occurs twice says the same twice.
+fn repeats_itself(case: &Case) -> bool {
+    let lines: BTreeSet<(String, &String)> =
+        case.request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    lines.len() < case.request.headers.len()
+}
+
 #[tokio::test]
 async fn every_vector_decides_the_same_over_the_wire() {
     let mut failures = Vec::new();
+    let (mut last, mut client) = (None, None);
     for case in vector::all() {
-        let mut client = gate::connect(gate::gate(&configuration(&case), case.now)).await;
+        // Neighbours mostly share their endpoint and their moment; one service serves them all.
+        let wanted = (configuration(&case), case.now);
+        let leases = case.endpoint["provider"] == "verify-token" || case.endpoint["enrolment"].is_mapping();
+        if leases || last.as_ref() != Some(&wanted) {
+            client = Some(gate::connect(gate::gate(&wanted.0, wanted.1)).await);
+            last = Some(wanted);
+        }
+        let client = client.as_mut().unwrap();
         for form in FORMS {
             let seen = Seen::of(client.check(asked(&case).check(form)).await.unwrap().into_inner());
             assert_eq!(seen.forwarded, seen.metadata["decision"] == "allow", "{}", case.title);
             if loses(&case, form) {
-                if seen.forwarded && case.expect.decision != "allow" {
+                // One signature twice, in a header that is a list with commas: joined, it is a list of two, both right.
+                let same_twice = case.expect.reason.as_deref() == Some("signature_repeated") && repeats_itself(&case);
+                if seen.forwarded && case.expect.decision != "allow" && !same_twice {
                     failures.push(format!("{} {form:?}: forwarded", case.title));
                 }
                 continue;
@@ -159,9 +176,9 @@ async fn every_vector_decides_the_same_over_the_wire() {
 
 #[test]
 fn every_preset_has_its_vectors() {
+    let all = vector::all();
     for name in provider::names() {
-        let own: Vec<Case> =
-            vector::all().into_iter().filter(|case| case.title.starts_with(&format!("{name}/"))).collect();
+        let own: Vec<&Case> = all.iter().filter(|case| case.title.starts_with(&format!("{name}/"))).collect();
         let has = |wanted: &dyn Fn(&Expect) -> bool| own.iter().any(|case| wanted(&case.expect));
         assert!(has(&|e| e.decision == "allow" || e.reason.as_deref() == Some("lease_granted")), "{name}: a valid one");
         assert!(

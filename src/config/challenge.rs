@@ -45,7 +45,7 @@ pub(super) fn challenge(written: &file::Challenge, of: &mut SchemeCompiler<'_>, 
             of.place(header.as_deref(), query.as_deref(), form.as_deref(), json.as_deref(), &path).map(Some)
         }
     };
-    let respond = respond(&written.respond, &names, &path.key("respond"), of.findings)?;
+    let respond = respond(&written.respond, &names, &path.key("respond"), of)?;
     Some(Challenge {
         decrypt: decrypt?,
         when: when.into_iter().collect::<Option<_>>()?,
@@ -80,7 +80,8 @@ fn derive(
         (None, Some(by)) => {
             let by = hash(by);
             let key = |secret| MacKey::hmac(by, secret, false);
-            Function::Mac(of.mac_keys(file::Use::Hmac, &file::SecretForm::default(), key)?)
+            let form = of.secret_form.clone();
+            Function::Mac(of.mac_keys(file::Use::Hmac, &form, key)?)
         }
         _ => return of.findings.problem(path, "needs exactly one of `hash` and `hmac`"),
     };
@@ -159,25 +160,25 @@ fn echo(name: &str, written: &file::Echo, of: &mut SchemeCompiler<'_>, path: &Pa
     Some(Echo { name: name.to_owned(), places, charset, max_length })
 }
 
-fn respond(written: &file::Respond, echoes: &[&str], path: &Path, findings: &mut Findings) -> Option<Respond> {
+fn respond(written: &file::Respond, echoes: &[&str], path: &Path, of: &mut SchemeCompiler<'_>) -> Option<Respond> {
     let status = written.status.unwrap_or(200);
     if !(200..=299).contains(&status) {
-        return findings.problem(&path.key("status"), "is not between 200 and 299");
+        return of.findings.problem(&path.key("status"), "is not between 200 and 299");
     }
     let mut headers = Vec::new();
     for (name, value) in &written.headers {
         let path = path.key("headers").key(name);
-        let name = header_name(name, &path, findings)?;
-        judge_reply_header(&name, value, &path, findings)?;
-        headers.push((name, template(value, echoes, &path, findings)?));
+        let name = header_name(name, &path, of.findings)?;
+        judge_reply_header(&name, value, &path, of.findings)?;
+        headers.push((name, template(value, echoes, &path, of)?));
     }
-    let body = reply_body(written.text.as_deref(), written.json.as_ref(), path, findings)?;
+    let body = reply_body(written.text.as_deref(), written.json.as_ref(), path, of.findings)?;
     let body = match body {
-        Some((content_type, text)) => Some((content_type, template(&text, echoes, path, findings)?)),
+        Some((content_type, text)) => Some((content_type, template(&text, echoes, path, of)?)),
         None => None,
     };
     if body.is_some() && matches!(status, 204 | 205) {
-        return findings.problem(&path.key("status"), "has no body; leave out `text` and `json`");
+        return of.findings.problem(&path.key("status"), "has no body; leave out `text` and `json`");
     }
     Some(Respond { status, headers, body })
 }
@@ -232,19 +233,24 @@ pub(super) fn reply_body(
     }
 }
 
-/// Parses `{name}` in text. Braces that hold no word, as JSON's own do, are text.
-fn template(text: &str, echoes: &[&str], path: &Path, findings: &mut Findings) -> Option<Template> {
+/// Parses `{name}` and `{setting:name}` in text. Braces that hold no word, as JSON's own do, are text.
+fn template(text: &str, echoes: &[&str], path: &Path, of: &mut SchemeCompiler<'_>) -> Option<Template> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         literal.push_str(before);
+        if let Some((setting, tail)) = after.split_once('}').filter(|(word, _)| word.starts_with("setting:")) {
+            literal.push_str(&of.constant(&format!("{{{setting}}}"), path)?);
+            rest = tail;
+            continue;
+        }
         let word = after
             .split_once('}')
             .filter(|(word, _)| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
         if let Some((word, tail)) = word {
             let Some(index) = echoes.iter().position(|echo| *echo == word) else {
-                return findings.problem(path, format!("has `{{{word}}}`, which `echo` does not name"));
+                return of.findings.problem(path, format!("has `{{{word}}}`, which `echo` does not name"));
             };
             if !literal.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut literal)));

@@ -52,6 +52,8 @@ pub struct SchemeCompiler<'a> {
     described: &'a BTreeMap<String, String>,
     /// The secret that the provider hands over, where it does.
     learned: Option<Arc<LearnedSecret>>,
+    /// How the provider hands out the secret of its signatures; handshakes use the same.
+    pub(super) secret_form: file::SecretForm,
     pub(super) findings: &'a mut Findings,
     used: Vec<file::Use>,
     took_public_keys: bool,
@@ -78,6 +80,7 @@ impl<'a> SchemeCompiler<'a> {
             written,
             described,
             learned,
+            secret_form: file::SecretForm::default(),
             findings,
             used: Vec::new(),
             took_public_keys: false,

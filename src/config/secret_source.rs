@@ -70,7 +70,11 @@ pub fn secret(written: &file::Secret, form: &SecretForm, path: &Path, findings: 
     let text = judge_text(text, written, &path, findings)?;
     let bytes = decode(&text, written, form, &path, findings)?;
     judge_length(&bytes, written, &path, findings)?;
-    Some(Secret::new(bytes.to_vec()))
+    // Some providers key with a hash of what they hand out.
+    match form.digest {
+        Some(digest) => Some(Secret::new(super::scheme::hash(digest).of(&bytes).bytes().to_vec())),
+        None => Some(Secret::new(bytes.to_vec())),
+    }
 }
 
 /// Reads a public key's text.

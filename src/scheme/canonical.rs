@@ -3,7 +3,7 @@
 //! Each function is one documented construction. What they are built from is what arrived, decoded once; a sender who
 //! encodes it in another way signs the same text and delivers the same values.
 
-use crate::json::Json;
+use crate::{decision::Rejection, json::Json, received::MAX_PARSED};
 use std::{borrow::Cow, collections::BTreeMap};
 
 /// How all fields of a form become one text.
@@ -89,6 +89,19 @@ pub fn json_lines(json: &Json, names: &[String]) -> String {
         .collect()
 }
 
+/// The text of the one element called `name` under the root. Documents with a type declaration are not read, so there
+/// are no entities to expand.
+pub fn xml_text(body: &[u8], name: &str) -> Result<String, Rejection> {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_PARSED);
+    let document = text.and_then(|text| roxmltree::Document::parse(text).ok()).ok_or(Rejection::BodyMalformed)?;
+    let mut found = document.root_element().children().filter(|node| node.has_tag_name(name));
+    match (found.next(), found.next()) {
+        (Some(node), None) => Ok(node.text().unwrap_or_default().to_owned()),
+        (None, _) => Err(Rejection::ValueMissing),
+        (Some(_), Some(_)) => Err(Rejection::ValueRepeated),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +123,16 @@ mod tests {
     fn queries() {
         assert_eq!(query("b=2&a=x%20y&jwt=t&a=b*", "jwt"), "a=b%2A,x%20y&b=2");
         assert_eq!(query("", "jwt"), "");
+    }
+
+    #[test]
+    fn xml() {
+        let read = |text: &str| xml_text(text.as_bytes(), "E");
+        assert_eq!(read("<x><E><![CDATA[a<b]]></E><F>2</F></x>").as_deref(), Ok("a<b"));
+        assert_eq!(read("<x><F/></x>"), Err(Rejection::ValueMissing));
+        assert_eq!(read("<x><E>1</E><E>2</E></x>"), Err(Rejection::ValueRepeated));
+        assert_eq!(read("<!DOCTYPE x [<!ENTITY e 'boom'>]><x><E>&e;</E></x>"), Err(Rejection::BodyMalformed));
+        assert_eq!(read("{}"), Err(Rejection::BodyMalformed));
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl ListedHeaders {
         let (before, between, behind) = &self.line;
         let mut text = Vec::new();
         for (at, name) in names.iter().enumerate() {
-            let value = match received.delivery.headers.single(&name.to_ascii_lowercase()) {
+            let value = match received.delivery.headers.line(&name.to_ascii_lowercase()) {
                 Found::One(value) => value,
                 Found::Absent => return Err(Rejection::HeaderMissing),
                 Found::Repeated => return Err(Rejection::HeaderRepeated),

@@ -63,6 +63,8 @@ pub enum Piece {
     CanonicalQuery(String),
     /// Several pieces, sorted by their values.
     Sorted(Vec<Piece>),
+    /// The text of the one element of this name under the root of an XML body.
+    Xml(String),
     /// For each of these members of a JSON object that is there: name, LF, value, LF.
     JsonLines(Vec<String>),
     /// Headers that the message lists.
@@ -236,6 +238,7 @@ impl Piece {
                 .map(|piece| Self::parse(piece, vocabulary))
                 .collect::<Result<_, _>>()
                 .map(Self::Sorted),
+            ("xml", Some(name)) => named(name).map(Self::Xml),
             ("json_lines", Some(names)) => Ok(Self::JsonLines(named(names)?.split(',').map(str::to_owned).collect())),
             ("listed_headers", None) => Ok(Self::ListedHeaders),
             _ => Err(unknown()),
@@ -283,6 +286,7 @@ impl Piece {
                 values.sort();
                 Cow::Owned(values.concat())
             }
+            Self::Xml(name) => owned(canonical::xml_text(received.body, name)?),
             Self::JsonLines(names) => {
                 owned(canonical::json_lines(received.json().ok_or(Rejection::BodyMalformed)?, names))
             }

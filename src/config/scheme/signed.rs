@@ -43,6 +43,7 @@ impl SchemeCompiler<'_> {
         };
         let plain = r#use == file::Use::KeyedHash;
         let form = written.secret.clone().unwrap_or_default();
+        self.secret_form.clone_from(&form);
         // Both, so that everything wrong is said at once.
         let content = self.template(common.signed_content, &path.key("signed_content"));
         let in_content = content.as_ref().is_some_and(|content| content.contains(&Piece::Secret));

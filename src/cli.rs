@@ -248,6 +248,7 @@ fn run_providers(providers: &Providers) -> anyhow::Result<ExitCode> {
                     json!({
                         "name": name, "title": preset.title, "evidence": preset.evidence, "docs": preset.docs,
                         "read": preset.read, "note": preset.note, "verifies": provider::summary(&preset.scheme),
+                        "settings": preset.settings, "vectors": provider::vectors(name),
                         "handshake": !preset.challenges.is_empty() || preset.scheme.ip_lease.is_some(),
                     })
                 })

@@ -9,13 +9,19 @@ include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
 /// Names of all presets, sorted.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    PRESETS.iter().map(|(name, _)| *name)
+    PRESETS.iter().map(|(name, ..)| *name)
 }
 
 /// The text of a preset, as its file has it.
 #[must_use]
 pub fn text(name: &str) -> Option<&'static str> {
-    PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, text)| *text)
+    PRESETS.iter().find(|(preset, ..)| *preset == name).map(|(_, text, _)| *text)
+}
+
+/// How many test vectors a preset had when this was built.
+#[must_use]
+pub fn vectors(name: &str) -> usize {
+    PRESETS.iter().find(|(preset, ..)| *preset == name).map_or(0, |(_, _, vectors)| *vectors)
 }
 
 /// A preset.
@@ -28,7 +34,9 @@ pub fn find(name: &str) -> Option<&'static file::Preset> {
 #[must_use]
 pub fn all() -> &'static BTreeMap<&'static str, file::Preset> {
     static ALL: OnceLock<BTreeMap<&'static str, file::Preset>> = OnceLock::new();
-    ALL.get_or_init(|| PRESETS.iter().filter_map(|(name, text)| Some((*name, yaml::read(text).ok()?.value?))).collect())
+    ALL.get_or_init(|| {
+        PRESETS.iter().filter_map(|(name, text, _)| Some((*name, yaml::read(text).ok()?.value?))).collect()
+    })
 }
 
 /// The documentation's table of presets.

@@ -93,14 +93,15 @@ impl<'m> Received<'m> {
     /// The word at a place, where there is one. A body that nobody had to parse is only skimmed.
     #[must_use]
     pub fn word(&self, place: &Place) -> Option<String> {
-        match place {
-            Place::Json(pointer) if self.json.get().is_none() && self.body.len() <= MAX_PARSED => {
-                json::skim(self.body, pointer)
-            }
-            place => match self.read_text(place) {
-                Ok(Found::One(text)) => Some(text.into_owned()),
-                Ok(Found::Absent | Found::Repeated) | Err(_) => None,
-            },
+        if let Place::Json(pointer) = place
+            && self.json.get().is_none()
+            && self.body.len() <= MAX_PARSED
+        {
+            return json::skim(self.body, pointer);
+        }
+        match self.read_text(place) {
+            Ok(Found::One(text)) => Some(text.into_owned()),
+            Ok(Found::Absent | Found::Repeated) | Err(_) => None,
         }
     }
 

@@ -16,7 +16,7 @@ pub use scheme::{
     PublicKeySignature, RemoteKeys, RequestTarget, Scheme, SecretForm, Signature, SignatureAlgorithm, SignatureHeader,
     Timestamp, Unit,
 };
-pub use token::{CertificateChain, Expiry, IssuedAt, Jwt, JwtAlgorithm, RootsFrom, Texts, Token, TokenPlace};
+pub use token::{CertificateChain, Expiry, Hashed, IssuedAt, Jwt, JwtAlgorithm, RootsFrom, Texts, Token, TokenPlace};
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -62,6 +62,7 @@ pub struct SchemeCompiler<'a> {
 
 impl<'a> SchemeCompiler<'a> {
     /// A compiler for the endpoint `name`, which stands at `path`.
+    #[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
     pub fn new(
         name: &'a str,
         client: ClientAddress,

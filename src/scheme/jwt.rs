@@ -31,6 +31,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 /// Longest token in a header, a query or a member of the body, in bytes.
 const MAX_TOKEN: usize = 64 * 1024;
 
+/// How far a sender's clock may run ahead of ours: a token that is a little early is no forgery.
+const CLOCKS: Duration = Duration::from_secs(60);
+
 /// A compiled JWT scheme.
 #[derive(Debug)]
 pub struct Jwt {
@@ -70,6 +73,24 @@ pub struct Claim {
     pub pointer: String,
     /// One of these texts.
     pub any_of: Vec<SignedContent>,
+    /// Not the text, but its hash.
+    pub hashed: Option<(Hash, Encoding)>,
+}
+
+impl Claim {
+    /// The texts, of which it must be one.
+    pub fn wanted(&self, received: &Received<'_>) -> Result<Vec<Vec<u8>>, Rejection> {
+        self.any_of
+            .iter()
+            .map(|template| {
+                let text = template.resolve(received, Inputs::default())?.concat();
+                Ok(match self.hashed {
+                    None => text,
+                    Some((hash, encoding)) => encoding.encode(hash.of(&text).bytes()).into_bytes(),
+                })
+            })
+            .collect()
+    }
 }
 
 /// The claim that holds the body's digest.
@@ -90,7 +111,7 @@ pub struct TimeRule {
     pub expiry_required: bool,
     /// `iat` must be there and no older.
     pub max_age: Option<Duration>,
-    /// How far clocks may differ.
+    /// How long after its end a token is still taken.
     pub leeway: Duration,
 }
 
@@ -277,10 +298,7 @@ fn hold(
 ) -> Result<(), Rejection> {
     for claim in claims {
         let value = json.at(&claim.pointer).ok_or(missing)?;
-        let mut wanted = Vec::with_capacity(claim.any_of.len());
-        for template in &claim.any_of {
-            wanted.push(template.resolve(received, Inputs::default())?.concat());
-        }
+        let wanted = claim.wanted(received)?;
         let is_wanted =
             |value: &Json| value.scalar().is_some_and(|text| wanted.iter().any(|wanted| *wanted == text.as_bytes()));
         // RFC 7519 §4.1.3: an audience may be a list of which one is us.
@@ -307,16 +325,16 @@ impl TimeRule {
             None if self.expiry_required => return Err(Rejection::TimestampMissing),
             Some(_) | None => {}
         }
-        if moment("nbf")?.is_some_and(|start| start > now.wall.plus(self.leeway)) {
+        if moment("nbf")?.is_some_and(|start| start > now.wall.plus(CLOCKS)) {
             return Err(Rejection::TimestampTooNew);
         }
         match (moment("iat")?, self.max_age) {
             (Some(issued), Some(age)) => {
-                Tolerance { past: age.saturating_add(self.leeway), future: self.leeway }.judge(issued, now)
+                Tolerance { past: age.saturating_add(self.leeway), future: CLOCKS }.judge(issued, now)
             }
             (None, Some(_)) => Err(Rejection::TimestampMissing),
             // A token from the future is a clock that is wrong, or a lie.
-            (Some(issued), None) if issued > now.wall.plus(self.leeway) => Err(Rejection::TimestampTooNew),
+            (Some(issued), None) if issued > now.wall.plus(CLOCKS) => Err(Rejection::TimestampTooNew),
             (Some(_) | None, None) => Ok(()),
         }
     }

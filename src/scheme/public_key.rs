@@ -290,22 +290,24 @@ impl PublicKey {
         let spki = key.to_public_key_der().map_err(|_| KeyProblem::Unreadable("a usable RSA key"))?;
         let mut verifiers = Vec::new();
         for algorithm in algorithms.iter().copied() {
-            let boxed = || key.clone();
-            match algorithm {
-                Algorithm::RsaPssSha256 => {
-                    verifiers.push((algorithm, Verifier::Pss256(Box::new(pss::VerifyingKey::new(boxed())))));
-                }
-                Algorithm::RsaPssSha384 => {
-                    verifiers.push((algorithm, Verifier::Pss384(Box::new(pss::VerifyingKey::new(boxed())))));
-                }
-                Algorithm::RsaPssSha512 => {
-                    verifiers.push((algorithm, Verifier::Pss512(Box::new(pss::VerifyingKey::new(boxed())))));
-                }
-                algorithm => {
-                    if let Some(parameters) = algorithm.rsa_pkcs1(bits < 2048) {
-                        verifiers.push(parsed(algorithm, parameters, spki.as_bytes())?);
-                    }
-                }
+            let pss = match algorithm {
+                Algorithm::RsaPssSha256 => Some(Verifier::Pss256(Box::new(pss::VerifyingKey::new(key.clone())))),
+                Algorithm::RsaPssSha384 => Some(Verifier::Pss384(Box::new(pss::VerifyingKey::new(key.clone())))),
+                Algorithm::RsaPssSha512 => Some(Verifier::Pss512(Box::new(pss::VerifyingKey::new(key.clone())))),
+                Algorithm::RsaPkcs1Sha1
+                | Algorithm::RsaPkcs1Sha256
+                | Algorithm::RsaPkcs1Sha384
+                | Algorithm::RsaPkcs1Sha512
+                | Algorithm::EcdsaP256Sha1
+                | Algorithm::EcdsaP256Sha256(_)
+                | Algorithm::EcdsaP384Sha384(_)
+                | Algorithm::EcdsaP521Sha512(_)
+                | Algorithm::Ed25519 => None,
+            };
+            match (pss, algorithm.rsa_pkcs1(bits < 2048)) {
+                (Some(verifier), _) => verifiers.push((algorithm, verifier)),
+                (None, Some(parameters)) => verifiers.push(parsed(algorithm, parameters, spki.as_bytes())?),
+                (None, None) => {}
             }
         }
         Self::of(verifiers, Some(bits.div_ceil(8)))
@@ -374,12 +376,13 @@ fn has_roca_fingerprint(modulus: &[u8]) -> bool {
         3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107,
         109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
     ];
-    // Primes are small: no product here reaches 2^16.
-    let times = |a: u32, b: u32, prime: u32| a.wrapping_mul(b).checked_rem(prime).unwrap_or(0);
+    let rest_of = |number: u32, prime: u32| number.checked_rem(prime).unwrap_or(0);
     PRIMES.iter().all(|prime| {
-        let rest = modulus.iter().fold(0, |rest, byte| times(rest, 256, *prime).wrapping_add(u32::from(*byte)) % prime);
-        let generator = 65537 % prime;
-        let powers = std::iter::successors(Some(1), |power| Some(times(*power, generator, *prime)));
+        // Primes are small: no product here reaches 2^16.
+        let times = |a: u32, b: u32| rest_of(a.wrapping_mul(b), *prime);
+        let shift_in = |rest: u32, byte: &u8| rest_of(times(rest, 256).wrapping_add(u32::from(*byte)), *prime);
+        let rest = modulus.iter().fold(0, shift_in);
+        let powers = std::iter::successors(Some(1), |power| Some(times(*power, rest_of(65537, *prime))));
         powers.take(usize::try_from(*prime).unwrap_or(0)).any(|power| power == rest)
     })
 }

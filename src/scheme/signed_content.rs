@@ -45,6 +45,8 @@ pub enum Piece {
     Target,
     /// The path.
     Path,
+    /// The path below that of the configured URL.
+    PathBelow(String),
     /// The query as sent, without its `?`.
     RawQuery,
     /// The authority, as the client wrote it.
@@ -208,6 +210,10 @@ impl Piece {
             ("method", None) => Ok(Self::Method),
             ("target", None) => Ok(Self::Target),
             ("path", None) => Ok(Self::Path),
+            ("path", Some("*below_public_url")) => {
+                let url = vocabulary.public_url.and_then(PublicUrl::parse).ok_or(TemplateProblem::NoPublicUrl)?;
+                Ok(Self::PathBelow(url.path.unwrap_or_default().trim_end_matches('/').to_owned()))
+            }
             ("query", None) => Ok(Self::RawQuery),
             ("query", Some(rest)) => match rest.strip_prefix("*canonical") {
                 Some(without) => Ok(Self::CanonicalQuery(without.trim_start_matches(':').to_owned())),
@@ -268,6 +274,10 @@ impl Piece {
             Self::Method => Cow::Borrowed(delivery.method.as_bytes()),
             Self::Target => Cow::Borrowed(delivery.target.as_bytes()),
             Self::Path => Cow::Borrowed(delivery.path().as_bytes()),
+            Self::PathBelow(base) => {
+                let below = delivery.path().strip_prefix(base.as_str()).ok_or(Rejection::ValueMalformed)?;
+                Cow::Borrowed(if below.is_empty() { b"/" } else { below.as_bytes() })
+            }
             Self::RawQuery => Cow::Borrowed(delivery.query().as_bytes()),
             Self::Host => Cow::Borrowed(delivery.host.as_bytes()),
             Self::Url(url) => owned(url.of(received)),

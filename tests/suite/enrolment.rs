@@ -8,6 +8,7 @@ use hookwarden::{
     delivery::{Body, Delivery, Headers},
     store::{Store, StoreKind},
 };
+use std::os::unix::fs::PermissionsExt as _;
 
 const NOW: i64 = 1_760_000_000;
 const SECRET: &str = "handed over by the provider";
@@ -95,7 +96,6 @@ async fn a_file_keeps_it() {
     let process = Process::start(&kind);
     assert_eq!(process.deliver(SECRET).await, "verified");
     assert_eq!(process.enrol(NOW, "the secret of a stranger").await, "enrolment_closed");
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(directory.path().join("state.redb")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

@@ -200,6 +200,39 @@ fn every_rejection_says_why() {
     }
 }
 
+/// What the field is promised.
+#[test]
+fn there_are_as_many_as_promised() {
+    let handshakes = provider::all().values().filter(|p| !p.challenges.is_empty() || p.scheme.ip_lease.is_some());
+    assert!(provider::names().count() >= 200 && handshakes.count() >= 40);
+    for name in provider::names() {
+        assert!(provider::vectors(name) >= 3, "{name} has {} vectors", provider::vectors(name));
+    }
+}
+
+/// Adding a provider is a file and its vectors: a copy under another name, in the user's own configuration, decides as
+/// the preset does, with nothing compiled anew.
+#[test]
+fn a_provider_is_a_file() {
+    for (name, title) in
+        [("slack", "slack/preset.yaml"), ("truelayer", "truelayer/preset.yaml"), ("adyen", "adyen/preset.yaml")]
+    {
+        let preset: serde_yaml::Value = serde_yaml::from_str(provider::text(name).unwrap()).unwrap();
+        let cases: Vec<Case> = vector::all().into_iter().filter(|case| case.title.starts_with(title)).collect();
+        assert!(cases.len() > 3, "{name}");
+        for mut case in cases {
+            let endpoint = case.endpoint.as_mapping_mut().unwrap();
+            endpoint.remove("provider");
+            for field in ["scheme", "challenges", "allow_methods", "on_rejection"] {
+                if let Some(value) = preset.get(field) {
+                    endpoint.insert(field.into(), value.clone());
+                }
+            }
+            assert_eq!(difference(&case.expect, &core(&case)), None, "{}", case.title);
+        }
+    }
+}
+
 /// How many vectors of the catalogue are here; it only ever grows.
 #[test]
 fn the_catalogue_is_covered() {
@@ -207,5 +240,5 @@ fn the_catalogue_is_covered() {
         .into_iter()
         .filter_map(|case| Some((case.title.split('/').next()?.to_owned(), case.catalogue?)))
         .collect();
-    assert!(here.len() >= 50, "{}: {here:?}", here.len());
+    assert!(here.len() >= 250, "{}: {here:?}", here.len());
 }

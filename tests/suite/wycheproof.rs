@@ -267,7 +267,7 @@ fn json_web_signatures() {
             }
             let scheme = if key["keys"].is_array() { set(key) } else { jwt(key).map(Scheme::Jwt) };
             for test in group["tests"].as_array().unwrap() {
-                let token = test["jws"].as_str().map(str::to_owned).unwrap_or_else(|| test["jws"].to_string());
+                let token = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
                 let told = scheme.as_ref().is_some_and(|scheme| verifies(scheme, &token));
                 let about = format!("{file} {} {}", test["tcId"], test["comment"]);
                 // Its name speaks of padding, but the file has lost it: as it stands, the token is right.

@@ -361,8 +361,8 @@ impl Draft<'_> {
         let delivery = saved.delivery(None);
         let received = Received::new(&delivery, &self.body);
         let text = |claim: &crate::scheme::jwt::Claim| {
-            let template = claim.any_of.first().ok_or_else(|| anyhow!("a claim has no value"))?;
-            let bytes = template.resolve(&received, Inputs::default()).map_err(refused)?.concat();
+            let wanted = claim.wanted(&received).map_err(refused)?;
+            let bytes = wanted.into_iter().next().ok_or_else(|| anyhow!("a claim has no value"))?;
             String::from_utf8(bytes).context("a claim is not text")
         };
         let mut header = serde_json::json!({});

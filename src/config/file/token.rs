@@ -43,7 +43,8 @@ pub struct Jwt {
     pub expiry: Option<Expiry>,
     /// How old `iat` may be; it must be there then.
     pub issued_at: Option<IssuedAt>,
-    /// How far clocks may differ. Default `60s`.
+    /// How long after its end a token is still taken. Default `0s`. That the sender's clock runs ahead by up to a minute
+    /// is always allowed for.
     pub leeway: Option<String>,
     /// How the provider hands out the secret.
     pub secret: Option<SecretForm>,
@@ -57,14 +58,28 @@ pub struct Jwt {
     pub unsigned_body: Option<bool>,
 }
 
-/// One text, or several.
+/// One text, or several, or the hash of one.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text, a list of texts, or `{ hash: …, of: …, encoding: … }`")]
 pub enum Texts {
     /// One.
     One(String),
     /// Several.
     Several(Vec<String>),
+    /// The hash of one.
+    Hashed(Hashed),
+}
+
+/// The hash of a text.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hashed {
+    /// The hash.
+    pub hash: super::Hash,
+    /// Of what.
+    pub of: String,
+    /// How its bytes are written.
+    pub encoding: super::Encoding,
 }
 
 /// Where a token stands.

@@ -101,15 +101,16 @@ impl SchemeCompiler<'_> {
         let mut claims = Vec::new();
         for (name, texts) in written {
             let path = path.key(name);
-            let texts = match texts {
-                file::Texts::One(text) => std::slice::from_ref(text),
-                file::Texts::Several(texts) => texts,
+            let (texts, hashed) = match texts {
+                file::Texts::One(text) => (std::slice::from_ref(text), None),
+                file::Texts::Several(texts) => (texts.as_slice(), None),
+                file::Texts::Hashed(of) => (std::slice::from_ref(&of.of), Some((hash(of.hash), encoding(of.encoding)))),
             };
             if texts.is_empty() {
                 return self.findings.problem(&path, "is empty");
             }
             let any_of: Option<Vec<SignedContent>> = texts.iter().map(|text| self.template(text, &path)).collect();
-            claims.push(any_of.map(|any_of| Claim { pointer: claim_pointer(name), any_of }));
+            claims.push(any_of.map(|any_of| Claim { pointer: claim_pointer(name), any_of, hashed }));
         }
         claims.into_iter().collect()
     }
@@ -127,7 +128,7 @@ impl SchemeCompiler<'_> {
 
     fn time(&mut self, written: &file::Jwt, path: &Path) -> Option<TimeRule> {
         let place = path.key("leeway");
-        let leeway = duration(written.leeway.as_deref().unwrap_or("60s"), &place, self.findings)?;
+        let leeway = duration(written.leeway.as_deref().unwrap_or("0s"), &place, self.findings)?;
         if leeway > MAX_LEEWAY {
             return self.findings.problem(&place, "is more than `10m`; set the clock instead");
         }

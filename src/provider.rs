@@ -24,19 +24,21 @@ pub fn vectors(name: &str) -> usize {
     PRESETS.iter().find(|(preset, ..)| *preset == name).map_or(0, |(_, _, vectors)| *vectors)
 }
 
-/// A preset.
+/// A preset. It is parsed when it is first asked for: most processes use a few of them.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static file::Preset> {
-    all().get(name)
+    static PARSED: OnceLock<Vec<OnceLock<Option<file::Preset>>>> = OnceLock::new();
+    let at = PRESETS.iter().position(|(preset, ..)| *preset == name)?;
+    let (_, text, _) = PRESETS.get(at)?;
+    let parsed = PARSED.get_or_init(|| PRESETS.iter().map(|_| OnceLock::new()).collect());
+    // A test reads every one of them, so that here a broken one can simply be absent.
+    parsed.get(at)?.get_or_init(|| yaml::read(text).ok()?.value).as_ref()
 }
 
-/// All presets. A test reads every one of them, so that here a broken one can simply be absent.
+/// All presets.
 #[must_use]
-pub fn all() -> &'static BTreeMap<&'static str, file::Preset> {
-    static ALL: OnceLock<BTreeMap<&'static str, file::Preset>> = OnceLock::new();
-    ALL.get_or_init(|| {
-        PRESETS.iter().filter_map(|(name, text, _)| Some((*name, yaml::read(text).ok()?.value?))).collect()
-    })
+pub fn all() -> BTreeMap<&'static str, &'static file::Preset> {
+    names().filter_map(|name| Some((name, find(name)?))).collect()
 }
 
 /// The documentation's table of presets.

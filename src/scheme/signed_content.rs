@@ -251,6 +251,15 @@ impl Piece {
         }
     }
 
+    /// This piece, or those it is made of.
+    pub fn flatten(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
+        if let Self::Sorted(pieces) = self {
+            Box::new(pieces.iter().flat_map(Self::flatten))
+        } else {
+            Box::new(std::iter::once(self))
+        }
+    }
+
     /// Whether the sender wrote it into a place whose values may not run into their neighbours, and the reason if one
     /// does. What stands in a JSON body is exempt: providers let any text stand there and do not escape it.
     fn is_text_of_the_sender(&self) -> Option<Rejection> {

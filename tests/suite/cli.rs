@@ -244,3 +244,32 @@ fn lists_and_completions() {
     let schema: Value = serde_json::from_str(stdout(&hookwarden(&["schema"], folder.path(), ""))).unwrap();
     assert_eq!(schema["title"], "hookwarden.yaml");
 }
+
+/// Whatever has a local secret can be signed for, and what is signed verifies.
+#[test]
+fn every_preset_with_a_secret_signs_and_verifies() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut signed = 0;
+    for (name, endpoint) in crate::suite::vector::endpoints() {
+        // An address cannot be signed, and private keys are tested above.
+        if name == "verify-token" || endpoint.get("public_keys").is_some() {
+            continue;
+        }
+        let url = endpoint["public_url"].as_str().map_or_else(|| format!("https://h.example/{name}"), str::to_owned);
+        let configuration = json!({ "endpoints": { "e": endpoint } }).to_string();
+        std::fs::write(folder.path().join("e.yaml"), configuration).unwrap();
+        let of = ["--config", "e.yaml", "--endpoint", "e", "--now", NOW];
+        let sign = |body: &[&str]| {
+            let arguments = [&["sign", "--format", "json", "--url", &url][..], &of, body].concat();
+            hookwarden(&arguments, folder.path(), "")
+        };
+        // Some sign parts of a JSON body, some of a form or of XML; without a body each makes its own.
+        let request = [sign(&["--body", "{\"a\":1}"]), sign(&[])].into_iter().find(|made| made.status.success());
+        let request = request.unwrap_or_else(|| panic!("{name} cannot be signed for"));
+        std::fs::write(folder.path().join("r.json"), &request.stdout).unwrap();
+        let verified = hookwarden(&[&["verify", "--request", "r.json"][..], &of].concat(), folder.path(), "");
+        assert_eq!(verified.status.code(), Some(0), "{name}: {}", stdout(&verified));
+        signed += 1;
+    }
+    assert!(signed >= 180, "{signed}");
+}

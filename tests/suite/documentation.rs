@@ -1,22 +1,23 @@
 //! What the documentation says is what the code does.
 
 use hookwarden::{
+    clock::{Clock, UnixSeconds},
+    config::{self, Context},
     decision::{Fault, Rejection},
     provider,
 };
 use std::fs;
 
 fn between(text: &str, marker: &str) -> String {
-    let (_, rest) =
-        text.split_once(&format!("<!-- {marker}:begin -->")).unwrap_or_else(|| panic!("no {marker} in README.md"));
+    let (_, rest) = text.split_once(&format!("<!-- {marker}:begin -->")).unwrap_or_else(|| panic!("no {marker} in it"));
     rest.split_once(&format!("<!-- {marker}:end -->")).unwrap().0.trim().to_owned()
 }
 
 #[test]
 fn the_provider_table_is_rendered_from_the_presets() {
-    let readme = fs::read_to_string("README.md").unwrap();
+    let page = fs::read_to_string("docs/providers.md").unwrap();
     assert_eq!(
-        between(&readme, "providers"),
+        between(&page, "providers"),
         provider::markdown().trim(),
         "run `hookwarden providers --format markdown`"
     );
@@ -48,6 +49,20 @@ fn every_metric_is_documented() {
     for line in gate.telemetry.render(0, 0).lines() {
         if let Some(name) = line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()) {
             assert!(readme.contains(&format!("`{name}")), "{name} is not in README.md");
+        }
+    }
+}
+
+/// Every example of the documentation is a whole configuration.
+#[test]
+fn every_worked_example_is_read() {
+    let text = fs::read_to_string("docs/custom-schemes.md").unwrap();
+    let examples: Vec<&str> = text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 10);
+    let context = Context::new(Clock::fixed(UnixSeconds(1_795_435_200)).now());
+    for (at, example) in examples.into_iter().enumerate() {
+        if let Err(problems) = config::parse("example", example.as_bytes(), &context) {
+            panic!("example {}: {problems}", at + 1);
         }
     }
 }

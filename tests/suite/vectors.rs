@@ -203,7 +203,8 @@ fn every_rejection_says_why() {
 /// What the field is promised.
 #[test]
 fn there_are_as_many_as_promised() {
-    let handshakes = provider::all().values().filter(|p| !p.challenges.is_empty() || p.scheme.ip_lease.is_some());
+    let all = provider::all();
+    let handshakes = all.values().filter(|p| !p.challenges.is_empty() || p.scheme.ip_lease.is_some());
     assert!(provider::names().count() >= 200 && handshakes.count() >= 40);
     for name in provider::names() {
         assert!(provider::vectors(name) >= 3, "{name} has {} vectors", provider::vectors(name));

@@ -12,6 +12,7 @@ use crate::{
     scheme::{
         Scheme,
         algorithm::Algorithm,
+        canonical::xml_text,
         encoding::Encoding,
         http_signature::{HttpSignature, SignatureHeader, render_parameters},
         jwt::{Issuer, Jwt, TokenPlace},
@@ -214,7 +215,12 @@ impl Draft<'_> {
                 self.put(place, text)?;
             }
         }
-        for piece in signed.content.pieces() {
+        for piece in signed.content.pieces().iter().flat_map(Piece::flatten) {
+            if let Piece::Xml(name) = piece
+                && xml_text(&self.body, name).is_err()
+            {
+                self.body = format!("<xml><{name}>{}</{name}></xml>", random_word()?).into_bytes();
+            }
             if let Piece::At(place) = piece
                 && !self.reads(place)?
                 && signed.body_digest.as_ref().is_none_or(|digest| digest.place != *place)

@@ -4,16 +4,17 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e fmt clean tools
+.PHONY: help demo build test lint unit e2e oracles fmt clean tools
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
 	@echo 'make demo ONCE=1   the same, then ends: with status 0 if every outcome was as expected'
 	@echo 'make build         target/release/hookwarden'
-	@echo 'make test          formatting, lints, unit tests, end-to-end tests, and the demo once'
+	@echo 'make test          formatting, lints, unit tests, end-to-end tests, oracles, and the demo once'
 	@echo 'make lint          formatting and lints only'
 	@echo 'make unit          the tests that need no Envoy'
 	@echo 'make e2e           the tests through a real Envoy; PYTEST="-k lease" chooses some'
+	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
 
@@ -28,6 +29,7 @@ test:
 	$(MAKE) lint
 	$(MAKE) unit
 	$(MAKE) e2e
+	$(MAKE) oracles
 	$(MAKE) demo ONCE=1
 
 lint: tools
@@ -40,12 +42,15 @@ unit: tools
 e2e: build $(VENV)/e2e.stamp
 	$(PYTHON) -m pytest tests/e2e $(PYTEST)
 
+oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
+	$(PYTHON) -m pytest tests/oracles $(PYTEST)
+
 fmt:
 	cargo fmt
 
 clean:
 	cargo clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) tests/oracles/node_modules
 
 tools:
 	@for tool in cargo cc python3; do \
@@ -59,4 +64,15 @@ $(VENV)/demo.stamp: deploy/demo/requirements.txt deploy/demo/make_venv.py
 
 $(VENV)/e2e.stamp: tests/e2e/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
 	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@
+
+$(VENV)/oracles.stamp: tests/oracles/requirements.txt tests/e2e/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
+	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@
+
+# The packages run no script of their own when they are installed. Node.js comes from Debian where it is missing and we are root.
+tests/oracles/node_modules/oracles.stamp: tests/oracles/package.json tests/oracles/package-lock.json
+	@command -v npm >/dev/null || { echo 'make: npm is not installed; installing nodejs and npm from Debian'; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
+	cd tests/oracles && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@

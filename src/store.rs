@@ -60,9 +60,16 @@ impl Store {
     fn on_file(path: &Path, now: Now) -> anyhow::Result<Self> {
         let (file, kept, learned) = file::File::open(path)?;
         let leases = memory::Leases::default();
-        for lease in kept {
+        // Those that are held come first, so that no number of those that are over takes their room.
+        let crowded = kept.len() > MAX_LEASES;
+        let (held, over): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|lease| lease.remaining(now.wall) > std::time::Duration::ZERO);
+        for lease in held.into_iter().chain(over) {
             let remaining = lease.remaining(now.wall);
             leases.restore(lease.tenant, remaining, now);
+        }
+        if crowded {
+            file.sweep(now.wall);
         }
         Ok(Self { leases, file: Some(file), learned: Mutex::new(learned) })
     }
@@ -98,10 +105,58 @@ impl State for Store {
     }
 
     async fn grant(&self, grant: &Grant, now: Now) -> Result<(), Fault> {
-        self.leases.make_room(&grant.tenant, now)?;
+        let dropped = self.leases.make_room(&grant.tenant, now)?;
         if let Some(file) = &self.file {
+            if dropped {
+                file.sweep(now.wall);
+            }
             file.keep(grant, now).await?;
         }
         self.leases.grant(grant, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::UnixSeconds, decision::Reply};
+    use std::time::Duration;
+
+    fn at(seconds: u64) -> Now {
+        Now { wall: UnixSeconds(i64::try_from(seconds).unwrap()), monotonic: Duration::from_secs(seconds) }
+    }
+
+    fn grant(last: u32, ttl: u64) -> Grant {
+        let tenant = Tenant { endpoint: "e".into(), address: std::net::Ipv4Addr::from(last).into() };
+        Grant { tenant, ttl: Duration::from_secs(ttl), granted: Reply::default() }
+    }
+
+    /// However many rows are over, the held ones are read back, and the others go from the file.
+    #[test]
+    fn leases_that_are_over_take_no_room_from_those_that_are_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.redb");
+        drop(Store::open(&StoreKind::File(path.clone()), at(0)).unwrap());
+        let over = (0..u32::try_from(MAX_LEASES).unwrap()).map(|last| (grant(last, 1).tenant, UnixSeconds(1)));
+        file::plant(&path, over.chain([(grant(u32::MAX, 1).tenant, UnixSeconds(1000))]));
+
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let store = open_when_free(&path, at(10));
+        let held = runtime.block_on(store.standing(&grant(u32::MAX, 1).tenant, at(10)));
+        assert_eq!(held, Ok(Standing::Held));
+        runtime.block_on(store.grant(&grant(77_777, 60), at(10))).unwrap();
+        drop(store);
+        assert_eq!(open_when_free(&path, at(10)).lease_count(), 2);
+    }
+
+    /// The thread of a store that was dropped may still be closing the file.
+    fn open_when_free(path: &Path, now: Now) -> Store {
+        loop {
+            match Store::open(&StoreKind::File(path.to_owned()), now) {
+                Ok(store) => return store,
+                Err(error) if format!("{error:#}").contains("already open") => std::thread::yield_now(),
+                Err(error) => panic!("{error:#}"),
+            }
+        }
     }
 }

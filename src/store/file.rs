@@ -40,6 +40,7 @@ pub(super) struct Kept {
 enum Job {
     Keep { tenant: Tenant, ends: UnixSeconds, length: Duration, done: oneshot::Sender<bool> },
     Forget(Tenant),
+    Sweep(UnixSeconds),
     Remember { endpoint: String, secret: Secret, done: oneshot::Sender<bool> },
 }
 
@@ -101,6 +102,13 @@ impl File {
             tracing::debug!("the store is busy; a lease that is over stays in the file");
         }
     }
+
+    /// Removes all leases that were over at `wall`, some time.
+    pub(super) fn sweep(&self, wall: UnixSeconds) {
+        if self.jobs.try_send(Job::Sweep(wall)).is_err() {
+            tracing::debug!("the store is busy; leases that are over stay in the file");
+        }
+    }
 }
 
 /// Reads everything and brings the file to the current format.
@@ -156,6 +164,11 @@ fn run(database: &Database, job: Job) {
             }
             done.send(written.is_ok()).ok();
         }
+        Job::Sweep(wall) => {
+            if let Err(error) = write(database, |leases| leases.retain(|_, (ends, _)| ends > wall.0)) {
+                tracing::warn!(%error, "cannot remove leases that are over");
+            }
+        }
         Job::Forget(tenant) => {
             let address = tenant.address.to_string();
             if let Err(error) =
@@ -184,6 +197,25 @@ fn write(
     change(&mut transaction.open_table(LEASES)?)?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Writes leases as an earlier process would have left them.
+#[cfg(test)]
+pub(super) fn plant(path: &Path, leases: impl Iterator<Item = (Tenant, UnixSeconds)>) {
+    let database = loop {
+        match Database::create(path) {
+            Ok(database) => break database,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    write(&database, |table| {
+        for (tenant, ends) in leases {
+            table.insert((tenant.endpoint.as_str(), tenant.address.to_string().as_str()), (ends.0, 1000))?;
+        }
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[cfg(test)]

@@ -37,13 +37,15 @@ impl Leases {
         }
     }
 
-    /// Makes sure a grant for `tenant` will fit, dropping only what is over.
-    pub(super) fn make_room(&self, tenant: &Tenant, now: Now) -> Result<(), Fault> {
+    /// Makes sure a grant for `tenant` will fit, dropping only what is over. Says whether anything was dropped.
+    pub(super) fn make_room(&self, tenant: &Tenant, now: Now) -> Result<bool, Fault> {
         let mut leases = self.lock();
-        if leases.len() >= MAX_LEASES && !leases.contains_key(tenant) {
-            leases.retain(|_, ends| now.monotonic < *ends);
+        let before = leases.len();
+        if before < MAX_LEASES || leases.contains_key(tenant) {
+            return Ok(false);
         }
-        if leases.len() >= MAX_LEASES && !leases.contains_key(tenant) { Err(Fault::StoreFull) } else { Ok(()) }
+        leases.retain(|_, ends| now.monotonic < *ends);
+        if leases.len() >= MAX_LEASES { Err(Fault::StoreFull) } else { Ok(leases.len() < before) }
     }
 
     pub(super) fn grant(&self, grant: &Grant, now: Now) -> Result<(), Fault> {

@@ -65,6 +65,8 @@ pub struct Examined {
 #[derive(Debug)]
 enum Finding {
     Answer(Answer),
+    /// An answer for the verified only; what their proof depends on is still to be asked.
+    AnswerTo(Verified, Answer),
     Enrol(Grant),
     Learn(Enrolment),
     Deliver(Verified, Facts),
@@ -123,7 +125,8 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
         }
         Some(Posed::Signed(challenge)) => {
             let proof = endpoint.scheme.verify(&received, now)?;
-            return Ok(Finding::Answer(challenge.answer(&received, now, &proof)?));
+            let answer = challenge.answer(&received, now, &proof)?;
+            return Ok(Finding::AnswerTo(proof, answer));
         }
         None => {}
     }
@@ -152,12 +155,15 @@ pub async fn settle(examined: Examined, state: &impl State, now: Now) -> Outcome
     let mut facts = Facts::default();
     let decision = match finding {
         Ok(Finding::Answer(answer)) => Ok(Decision::Answer(answer)),
+        Ok(Finding::AnswerTo(verified, answer)) => {
+            admit(verified, state, now).await.map(|_admitted| Decision::Answer(answer))
+        }
         Ok(Finding::Learn(enrolment)) => learn(enrolment, state).await.map(Decision::Answer),
         Ok(Finding::Enrol(grant)) => enrol(grant, state, now).await.map(Decision::Answer),
-        Ok(Finding::Deliver(verified, told)) => {
+        Ok(Finding::Deliver(verified, told)) => admit(verified, state, now).await.map(|admitted| {
             facts = told;
-            admit(verified, state, now).await.map(|admitted| Decision::Allow(Allowed::Admitted(admitted)))
-        }
+            Decision::Allow(Allowed::Admitted(admitted))
+        }),
         Err(denial) => Err(denial),
     };
     let decision = decision.unwrap_or_else(|denial| deny_or_observe(denial, endpoint.as_deref()));

@@ -19,7 +19,7 @@ use crate::{
     telemetry::{CheckEvent, Telemetry},
 };
 use arc_swap::ArcSwap;
-use budget::{Budget, Metered};
+use budget::{Budget, Charge, Metered};
 use bytes::{Buf as _, Bytes};
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use message::CheckRequest;
@@ -33,6 +33,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
+use tokio::sync::Semaphore;
 use tonic::{
     Code, Status,
     body::Body,
@@ -64,16 +65,25 @@ pub struct Gate {
     pub limits: Limits,
     /// Bytes of bodies in flight.
     pub budget: Arc<Budget>,
+    /// How many large bodies may be examined at once: more than there are cores only cost memory.
+    pub examiners: Arc<Semaphore>,
+}
+
+/// Places for the examination of large bodies, one for each core.
+#[must_use]
+pub fn examiners() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)))
 }
 
 impl Gate {
     /// Answers one question.
-    async fn answer(self: Arc<Self>, question: Question) -> CheckResponse {
+    async fn answer(self: Arc<Self>, question: Question, charge: Arc<Charge>) -> CheckResponse {
         let begun = self.clock.now();
         let endpoints = self.endpoints.load_full();
         let (request, outcome) = match question {
             Question::Read(request) => {
-                let deadline = tokio::time::timeout(self.limits.deadline, self.decide(request, endpoints, begun));
+                let deadline =
+                    tokio::time::timeout(self.limits.deadline, self.decide(request, charge, endpoints, begun));
                 match deadline.await {
                     Ok(decided) => decided,
                     Err(_) => (CheckRequest::default(), denied(Fault::DeadlineExceeded)),
@@ -87,9 +97,20 @@ impl Gate {
         response::respond(&outcome, request_id, trusted_names(&request))
     }
 
-    async fn decide(&self, request: CheckRequest, endpoints: Arc<Endpoints>, now: Now) -> (CheckRequest, Outcome) {
+    async fn decide(
+        &self,
+        request: CheckRequest,
+        charge: Arc<Charge>,
+        endpoints: Arc<Endpoints>,
+        now: Now,
+    ) -> (CheckRequest, Outcome) {
         let (request, examined) = if request.body_length() > OFFLOAD_ABOVE {
+            let Ok(examiner) = Arc::clone(&self.examiners).acquire_owned().await else {
+                return (CheckRequest::default(), denied(Fault::Internal));
+            };
             let work = tokio::task::spawn_blocking(move || {
+                // The work outlives a caller that gives up; its bytes and its place are free only when it is done.
+                let _held = (examiner, charge);
                 let examined = examine(&request, now, &endpoints);
                 (request, examined)
             });
@@ -135,7 +156,13 @@ fn trusted_names(request: &CheckRequest) -> impl Iterator<Item = &[u8]> {
         .into_iter()
         .flat_map(|map| map.headers.iter().map(|line| &line.key));
     let joined = http.into_iter().flat_map(|http| http.headers.iter().map(|entry| &entry.key));
-    lines.chain(joined).map(AsRef::as_ref).filter(|name: &&[u8]| name.starts_with(TRUSTED_PREFIX.as_bytes()))
+    lines.chain(joined).map(AsRef::as_ref).filter(|name: &&[u8]| is_trusted_name(name))
+}
+
+/// Whether an upstream could read a name as one of ours: CGI and its heirs take `_` for `-`.
+fn is_trusted_name(name: &[u8]) -> bool {
+    let as_read = name.iter().map(|byte| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() });
+    as_read.take(TRUSTED_PREFIX.len()).eq(TRUSTED_PREFIX.bytes())
 }
 
 /// A question, or why it cannot be put.
@@ -205,7 +232,8 @@ impl Authorization {
     async fn call(self, request: http::Request<Body>) -> http::Response<Body> {
         let charge = self.0.budget.open();
         let metered = request.map(|body| Metered::new(body, Arc::clone(&charge)));
-        let response = self.codec().unary(Check(Arc::clone(&self.0), None), metered).await;
+        let check = |denial| Check { gate: Arc::clone(&self.0), charge: Arc::clone(&charge), denial };
+        let response = self.codec().unary(check(None), metered).await;
         let denial: Denial = match Status::from_header_map(response.headers()).map(|status| status.code()) {
             None | Some(Code::Ok | Code::Unimplemented) => return response,
             _ if charge.refused() => Fault::Overloaded.into(),
@@ -214,21 +242,25 @@ impl Authorization {
         };
         // The message could not be read. Ask an empty question instead, to which the answer is that denial.
         let empty = http::Request::new(Body::new(EmptyMessage(true)));
-        self.codec().unary(Check(self.0.clone(), Some(denial)), empty).await
+        self.codec().unary(check(Some(denial)), empty).await
     }
 }
 
 /// One call: the question is answered, or refused before it was read.
-struct Check(Arc<Gate>, Option<Denial>);
+struct Check {
+    gate: Arc<Gate>,
+    charge: Arc<Charge>,
+    denial: Option<Denial>,
+}
 
 impl UnaryService<Question> for Check {
     type Response = CheckResponse;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<CheckResponse>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Question>) -> Self::Future {
-        let gate = Arc::clone(&self.0);
-        let question = self.1.map_or_else(|| request.into_inner(), Question::Refused);
-        Box::pin(async move { Ok(tonic::Response::new(gate.answer(question).await)) })
+        let (gate, charge) = (Arc::clone(&self.gate), Arc::clone(&self.charge));
+        let question = self.denial.map_or_else(|| request.into_inner(), Question::Refused);
+        Box::pin(async move { Ok(tonic::Response::new(gate.answer(question, charge).await)) })
     }
 }
 

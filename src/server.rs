@@ -15,7 +15,7 @@ use crate::{
         self, Compiled, Context, Loaded, Problem,
         compile::{Address, Kept},
     },
-    ext_authz::{Authorization, Gate, Routes, SERVICE, budget::Budget},
+    ext_authz::{Authorization, Gate, Routes, SERVICE, budget::Budget, examiners},
     store::Store,
     telemetry::Telemetry,
 };
@@ -85,6 +85,7 @@ impl Server {
             telemetry,
             limits: compiled.limits,
             budget: Budget::new(compiled.limits.bodies_in_flight),
+            examiners: examiners(),
             endpoints: ArcSwap::from_pointee(crate::endpoint::Endpoints::default()),
         };
         kept.restore(gate.store.take_learned());
@@ -123,10 +124,25 @@ impl Server {
         let admin_address = admin.as_ref().map(ToString::to_string);
         tracing::info!(ext_authz = address, admin = admin_address, version = env!("CARGO_PKG_VERSION"), "ready");
 
+        // A file that does not answer holds up its own reload and nothing else.
+        let (mut reload, mut wanted) = (None, false);
         loop {
+            if std::mem::take(&mut wanted) {
+                match &reload {
+                    None => reload = Some(Box::pin(self.reload())),
+                    Some(_) => wanted = true,
+                }
+            }
+            let reloaded = async {
+                match reload.as_mut() {
+                    Some(reload) => reload.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 ended = &mut serving => return ended.context("the ext_authz listener failed"),
-                _ = hangup.recv() => self.reload().await,
+                () = reloaded => reload = None,
+                _ = hangup.recv() => wanted = true,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
@@ -215,8 +231,8 @@ impl Server {
         }
     }
 
-    /// Prints every token made by this process, once, on standard error and never through the log: whoever reads the
-    /// log later must not find it.
+    /// Prints every token made by this process, once, on standard error and not as a log line, whose fields are kept and
+    /// searched. Where standard error is kept too, a configured secret is the better choice; README says so.
     fn announce_tokens(&self) {
         use std::io::Write as _;
         let generated = self.kept.generated.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
     service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
 };
-use hookwarden::{config::compile::Limits, ext_authz::budget::Budget};
+use hookwarden::{config::compile::Limits, ext_authz::budget::Budget, scheme::encoding::Encoding};
 use tonic::transport::Channel;
 
 const NOW: i64 = 1_760_000_000;
@@ -75,6 +75,7 @@ async fn an_allow_tells_the_upstream_and_the_access_log() {
     let mut asked = delivery(b"body");
     asked.headers.push(("X-Hookwarden-Endpoint".into(), b"spoofed".to_vec()));
     asked.headers.push(("x-hookwarden-admin".into(), b"spoofed".to_vec()));
+    asked.headers.push(("x_hookwarden-verified_by".into(), b"as CGI reads it".to_vec()));
     let seen = ask(&mut client().await, asked.check(RAW)).await;
     assert!(seen.forwarded);
     let set: Vec<(&str, &str)> = seen.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -88,7 +89,7 @@ async fn an_allow_tells_the_upstream_and_the_access_log() {
             ("x-hookwarden-tag-mode", "test"),
         ]
     );
-    assert_eq!(seen.removed, ["x-envoy-auth-partial-body", "x-hookwarden-admin"]);
+    assert_eq!(seen.removed, ["x-envoy-auth-partial-body", "x-hookwarden-admin", "x_hookwarden-verified_by"]);
     assert_eq!(seen.metadata["decision"], "allow");
     assert_eq!(seen.metadata["reason"], "verified");
     assert_eq!(seen.metadata["secret_id"], "main");
@@ -374,4 +375,73 @@ async fn metrics_and_only_closed_labels() {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
     assert!(!text.contains("stranger"), "a sender's words are no label");
+}
+
+/// However many large bodies come, only so many are examined at once; the others wait, no longer than the deadline.
+#[tokio::test]
+async fn large_bodies_wait_for_a_place() {
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = gate::gate_with(CONFIGURATION, NOW, |gate| {
+        gate.examiners = std::sync::Arc::clone(&places);
+        gate.limits.deadline = std::time::Duration::from_millis(50);
+    });
+    let budget = std::sync::Arc::clone(&gate.budget);
+    let mut client = gate::connect(gate).await;
+    let large = || delivery(&vec![b'x'; 300 << 10]).check(RAW);
+    let seen = ask(&mut client, large()).await;
+    assert_eq!((seen.status, seen.reason()), (503, "deadline_exceeded"));
+    assert_eq!(budget.spent(), 0);
+    assert!(ask(&mut client, delivery(b"body").check(RAW)).await.forwarded, "small ones need no place");
+    places.add_permits(1);
+    assert!(ask(&mut client, large()).await.forwarded);
+    assert_eq!(places.available_permits(), 1, "the place is free again");
+}
+
+/// An answer for the verified only is for those whose lease is held, where the proof is a lease.
+#[tokio::test]
+async fn a_signed_challenge_is_admitted_like_a_delivery() {
+    let configuration = r#"
+endpoints:
+  e:
+    match: { path: /hub }
+    scheme:
+      ip_lease: { query: token }
+    challenges:
+      - when: [{ method: POST }, { header: x-challenge }]
+        signed: true
+        echo: { c: { header: x-challenge } }
+        respond: { text: "{c}" }
+    secrets: [{ id: a, inline: 0123456789abcdef }]
+"#;
+    let mut client = gate::connect(gate::gate(configuration, NOW)).await;
+    let mut asked = delivery(b"body");
+    asked.endpoint = Some("e".to_owned());
+    asked.headers.push(("x-challenge".into(), b"abc".to_vec()));
+    assert_eq!(ask(&mut client, asked.check(RAW)).await.reason(), "lease_missing");
+}
+
+/// A token that is the whole body is read before anybody has proven anything, so its length is bounded.
+#[tokio::test]
+async fn a_token_that_is_the_body_is_bounded() {
+    let configuration = r"
+endpoints:
+  e:
+    match: { path: /hub }
+    scheme: { jwt: { token: { body: true }, algorithms: [HS256], expiry: optional } }
+    secrets: [{ id: a, inline: 0123456789abcdef0123456789abcdef }]
+";
+    let mut client = gate::connect(gate::gate(configuration, NOW)).await;
+    for (header, payload, reason) in [
+        (1 << 10, 1 << 10, "signature_mismatch"),
+        (66 << 10, 1, "signature_malformed"),
+        (1, 2 << 20, "signature_malformed"),
+    ] {
+        let encode = |text: String| Encoding::Base64Url.encode(text.as_bytes());
+        let header = encode(format!(r#"{{"alg":"HS256"{}}}"#, " ".repeat(header)));
+        let payload = encode(format!("[{}0]", "0,".repeat(payload / 2)));
+        let token = format!("{header}.{payload}.{}", encode("x".repeat(32)));
+        let mut asked = delivery(token.as_bytes());
+        asked.endpoint = Some("e".to_owned());
+        assert_eq!(ask(&mut client, asked.check(RAW)).await.reason(), reason);
+    }
 }

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, compile::Limits},
-    ext_authz::{Authorization, Gate, budget::Budget},
+    ext_authz::{Authorization, Gate, budget::Budget, examiners},
     store::Store,
     telemetry::Telemetry,
 };
@@ -37,6 +37,7 @@ pub(crate) fn gate_with(configuration: &str, now: i64, change: impl FnOnce(&mut 
         telemetry,
         limits: Limits::default(),
         budget: Budget::new(Limits::default().bodies_in_flight),
+        examiners: examiners(),
     };
     change(&mut gate);
     Arc::new(gate)

@@ -16,6 +16,7 @@ use crate::{
         decryption::Decryption,
         encoding::Encoding,
         mac::{Hash, MacKey},
+        oracle::Oracle,
         token::Token,
     },
     secret::{Key, Secret},
@@ -137,6 +138,36 @@ pub struct UnsignedChallenge<'r>(&'r Challenge);
 pub struct SignedChallenge<'r>(&'r Challenge);
 
 impl Challenge {
+    /// What it computes MACs of, for anybody.
+    #[must_use]
+    pub fn oracle(&self) -> Option<Oracle> {
+        if self.signed {
+            return None;
+        }
+        let (mut bytes, mut longest) = (Vec::new(), None);
+        for derived in self.derived.iter().filter(|derived| matches!(derived.function, Function::Mac(_))) {
+            let mut length = 0_usize;
+            for part in &derived.of.0 {
+                match part {
+                    Part::Text(text) => {
+                        bytes.extend_from_slice(text.as_bytes());
+                        length = length.saturating_add(text.len());
+                    }
+                    Part::Value(index) => match self.echoes.get(*index) {
+                        Some(echo) => {
+                            bytes.extend((0..=u8::MAX).filter(|byte| echo.charset.contains(*byte)));
+                            length = length.saturating_add(echo.max_length);
+                        }
+                        // A MAC of a value that was computed: of fixed form, but not worth telling apart.
+                        None => return Some(Oracle::new((0..=u8::MAX).collect(), usize::MAX)),
+                    },
+                }
+            }
+            longest = longest.max(Some(length));
+        }
+        longest.map(|longest| Oracle::new(bytes, longest))
+    }
+
     /// The first of `rules` that a request poses.
     #[must_use]
     pub fn find<'r>(rules: &'r [Self], received: &Received<'_>, now: Now) -> Option<Posed<'r>> {

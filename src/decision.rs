@@ -154,6 +154,7 @@ reasons! {
         ValueRepeated "value_repeated" 401 3 "A query parameter or form field that is part of the signed content occurs more than once.",
         ValueMalformed "value_malformed" 401 4 "A value that is part of the signed content holds what would make that content ambiguous, or is not text.",
         BodyMalformed "body_malformed" 401 4 "The body is not the JSON or form of which the scheme signs parts, or is too long to be read as one.",
+        SignatureObtainable "signature_obtainable" 401 8 "The signature is right, but the endpoint's handshake computes it for anybody who asks. A real delivery has another form.",
         KindNotAccepted "kind_not_accepted" 401 1 "None of the endpoint's cases is for a message of this kind.",
         TokenMissing "token_missing" 401 1 "No token.",
         TokenRepeated "token_repeated" 401 2 "The token occurs more than once.",

@@ -1,7 +1,11 @@
-//! JSON read strictly: a repeated key is refused, because two readers may each believe a different one.
+//! JSON read strictly: a repeated key is refused, because two readers may each believe a different one. A tree costs
+//! many times its text, so the number of its values is bounded, whatever the length of the text.
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use std::{borrow::Cow, fmt};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::{borrow::Cow, cell::Cell, fmt};
+
+/// Most values of a text that is parsed, at all depths together.
+pub const MAX_VALUES: usize = 100_000;
 
 /// A JSON value, as far as anything here looks.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,10 +27,13 @@ pub enum Json {
 }
 
 impl Json {
-    /// Parses a whole text.
+    /// Parses a whole text, of no more than [`MAX_VALUES`] values.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok()
+        let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+        let json = Reader(&Cell::new(MAX_VALUES)).deserialize(&mut deserializer).ok()?;
+        deserializer.end().ok()?;
+        Some(json)
     }
 
     /// The value at a JSON pointer (RFC 6901).
@@ -133,7 +140,7 @@ impl<'de> DeserializeSeed<'de> for Skim<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         if self.0.is_empty() {
-            Ok(Json::deserialize(deserializer)?.scalar().map(Cow::into_owned))
+            Ok(Reader(&Cell::new(MAX_VALUES)).deserialize(deserializer)?.scalar().map(Cow::into_owned))
         } else {
             deserializer.deserialize_any(self)
         }
@@ -196,15 +203,21 @@ impl<'de> Visitor<'de> for Skim<'_> {
     }
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
+/// Reads values, as many as are left.
+#[derive(Clone, Copy)]
+struct Reader<'c>(&'c Cell<usize>);
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Json;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
+        let left = self.0.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
+        self.0.set(left);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for Reader<'_> {
     type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,7 +243,7 @@ impl<'de> Visitor<'de> for Reader {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
         let mut array = Vec::new();
-        while let Some(item) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(self)? {
             array.push(item);
         }
         Ok(Json::Array(array))
@@ -239,7 +252,8 @@ impl<'de> Visitor<'de> for Reader {
         let mut object: Vec<(String, Json)> = Vec::new();
         // A set beside the list: looking through the list for each key would be quadratic in a stranger's object.
         let mut keys = std::collections::HashSet::new();
-        while let Some((key, value)) = members.next_entry::<String, Json>()? {
+        while let Some(key) = members.next_key::<String>()? {
+            let value = members.next_value_seed(self)?;
             if !keys.insert(key.clone()) {
                 return Err(A::Error::custom("repeated key"));
             }
@@ -291,5 +305,13 @@ mod tests {
             assert_eq!(Json::parse(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(Json::parse("[".repeat(100_000).as_bytes()), None, "depth is bounded");
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded() {
+        let text = |count: usize| format!("[{}0]", "0,".repeat(count - 2));
+        assert!(Json::parse(text(MAX_VALUES).as_bytes()).is_some());
+        assert_eq!(Json::parse(text(MAX_VALUES + 1).as_bytes()), None);
+        assert_eq!(Json::parse(b"[] []"), None);
     }
 }

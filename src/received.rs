@@ -63,8 +63,11 @@ impl<'m> Received<'m> {
     #[must_use]
     pub fn form(&self) -> Option<&Form<'m>> {
         let parse = || {
+            if self.body.len() > MAX_PARSED {
+                return None;
+            }
             let fields: Form<'m> = form_urlencoded::parse(self.body).take(MAX_FIELDS.saturating_add(1)).collect();
-            (self.body.len() <= MAX_PARSED && fields.len() <= MAX_FIELDS).then_some(fields)
+            (fields.len() <= MAX_FIELDS).then_some(fields)
         };
         self.form.get_or_init(parse).as_ref()
     }

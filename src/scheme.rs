@@ -23,6 +23,7 @@ pub mod key_ring;
 pub mod listed_headers;
 pub mod mac;
 pub mod network;
+pub mod oracle;
 pub mod public_key;
 pub mod remote_keys;
 pub mod signature;
@@ -131,7 +132,10 @@ impl Scheme {
                 jwt.verify(received, now).map(by(evidence))
             }
             Self::Token(token) => token.verify(received, now).map(by(Evidence::Token)),
-            Self::HttpSignature(scheme) => scheme.verify(received, now).map(by(Evidence::Signature)),
+            Self::HttpSignature(scheme) => {
+                let evidence = if scheme.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
+                scheme.verify(received, now).map(by(evidence))
+            }
             Self::HttpMessageSignature(scheme) => {
                 let evidence = if scheme.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
                 scheme.verify(received, now).map(by(evidence))
@@ -177,6 +181,32 @@ impl Scheme {
             | Self::Basic(_)
             | Self::Networks(_)
             | Self::Cases(_) => None,
+        }
+    }
+
+    /// Makes every MAC in this scheme refuse what an oracle signs for anybody.
+    pub fn beware_of(&mut self, oracles: &[oracle::Oracle]) {
+        match self {
+            Self::Signed(signed) => signed.oracles.extend_from_slice(oracles),
+            Self::AllOf(members) | Self::AnyOf(members) => {
+                for member in members {
+                    member.beware_of(oracles);
+                }
+            }
+            Self::Cases(cases) => {
+                for (_, member) in cases {
+                    member.beware_of(oracles);
+                }
+            }
+            // What is signed there has quotes and line ends, which no challenge has; a token has neither, and compiling
+            // refuses one beside such a challenge. The others sign nothing.
+            Self::HttpSignature(_)
+            | Self::HttpMessageSignature(_)
+            | Self::Jwt(_)
+            | Self::Token(_)
+            | Self::IpLease(_)
+            | Self::Basic(_)
+            | Self::Networks(_) => {}
         }
     }
 

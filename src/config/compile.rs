@@ -7,13 +7,14 @@ use super::{
     scheme::{SchemeCompiler, duration},
 };
 use crate::{
+    challenge::Challenge,
     clock::{Now, UnixSeconds},
     decision::Rejection,
     delivery::ClientAddress,
     endpoint::{Endpoint, Endpoints, EnrolmentWindow, Match, Mode, PathMatch, Refusal, Refusals},
     key_fetcher::{KeyFetcher, Origin},
     provider,
-    scheme::{Scheme, remote_keys::RemoteKeys, signed_content::PublicUrl},
+    scheme::{Scheme, jwt::Issuer, remote_keys::RemoteKeys, signed_content::PublicUrl},
     secret::{LearnedSecret, Secret},
     store::StoreKind,
 };
@@ -342,7 +343,16 @@ fn endpoint(
     let (delivery_id, event_type) = (value_place(delivery_id, "delivery_id"), value_place(event_type, "event_type"));
     compiler.finish(members.iter().all(Option::is_some) && challenges.is_some());
     let mut members: Vec<Scheme> = members.into_iter().collect::<Option<_>>()?;
-    let scheme = if members.len() > 1 { Scheme::AllOf(members) } else { members.pop()? };
+    let mut scheme = if members.len() > 1 { Scheme::AllOf(members) } else { members.pop()? };
+    let oracles: Vec<_> = challenges.iter().flatten().filter_map(Challenge::oracle).collect();
+    let by_secret = |scheme: &Scheme| matches!(scheme, Scheme::Jwt(jwt) if matches!(jwt.issuer, Issuer::Mac(_)));
+    if !oracles.is_empty() && scheme.flatten().any(by_secret) {
+        findings.problem::<()>(
+            &path.key("challenges"),
+            "compute a MAC for anybody with the secret that makes tokens; say `signed: true`",
+        );
+    }
+    scheme.beware_of(&oracles);
 
     let methods = methods(&written, preset, &scheme, path, findings);
     let body_limit = match written.body_limit.as_deref() {

@@ -322,6 +322,13 @@ impl<'a> SchemeCompiler<'a> {
                 self.findings.problem::<()>(&path.key(field), "is empty");
             }
         }
+        let required: Vec<String> = written.required.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let requires = |names: &[&str]| required.iter().any(|required| names.contains(&required.as_str()));
+        let covers_body = self.judge_components(
+            (requires(&["digest"]), "digest", written.leaves_body_unsigned == Some(true)),
+            (requires(&["date", "x-date", "(created)"]), "date"),
+            path,
+        );
         let tolerance = self.tolerance(written.tolerance.as_deref(), &path.key("tolerance"))?;
         let algorithms: Vec<Algorithm> = written
             .algorithms
@@ -345,7 +352,8 @@ impl<'a> SchemeCompiler<'a> {
                 })
                 .collect(),
             algorithms,
-            required: written.required.iter().map(|name| name.to_ascii_lowercase()).collect(),
+            required,
+            covers_body,
             request_target: match written.request_target {
                 Some(file::RequestTarget::Path) => RequestTarget::Path,
                 None | Some(file::RequestTarget::PathAndQuery) => RequestTarget::PathAndQuery,
@@ -353,6 +361,27 @@ impl<'a> SchemeCompiler<'a> {
             tolerance,
             keys,
         })
+    }
+
+    /// A signature over chosen components must cover the body, by its digest, and a moment; whoever means less says
+    /// so. Says whether it covers the body.
+    pub(super) fn judge_components(
+        &mut self,
+        (digest, name, leaves_body_unsigned): (bool, &str, bool),
+        (moment, moment_name): (bool, &str),
+        path: &Path,
+    ) -> bool {
+        let place = path.key("required");
+        if !digest && !leaves_body_unsigned {
+            self.findings.problem::<()>(
+                &place,
+                format!("leaves out `{name}`; anybody could change the body. Say `leaves_body_unsigned: true` if the provider signs no more"),
+            );
+        }
+        if !moment {
+            self.findings.problem::<()>(&place, format!("leaves out `{moment_name}`; a delivery would never grow old"));
+        }
+        digest
     }
 
     /// Says which secrets and keys no scheme took: an operator who wrote them believes they do something. Where a

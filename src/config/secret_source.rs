@@ -107,6 +107,8 @@ fn from_file(name: &str, path: &Path, findings: &mut Findings) -> Option<Zeroizi
 
 fn read_bounded(name: &str, path: &Path, findings: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
     match std::fs::metadata(name) {
+        // Reading a pipe or a device may never end.
+        Ok(metadata) if !metadata.is_file() => findings.problem(path, format!("`{name}` is not a regular file")),
         Ok(metadata) if metadata.len() > MAX_BYTES => {
             findings.problem(path, format!("`{name}` is longer than {MAX_BYTES} bytes"))
         }

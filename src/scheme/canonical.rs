@@ -89,10 +89,18 @@ pub fn json_lines(json: &Json, names: &[String]) -> String {
         .collect()
 }
 
+/// Most quotation marks in a document that is read: the reader compares every attribute of an element with all before
+/// it, so a stranger's element of many thousands would cost a square.
+const MAX_QUOTES: usize = 4096;
+
 /// The text of the one element called `name` under the root. Documents with a type declaration are not read, so there
 /// are no entities to expand.
+///
+/// Errors: `body_malformed` for what is not such XML, is longer than [`MAX_PARSED`] or has more than [`MAX_QUOTES`];
+/// `value_missing` or `value_repeated` where there is not exactly one element of the name.
 pub fn xml_text(body: &[u8], name: &str) -> Result<String, Rejection> {
     let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_PARSED);
+    let text = text.filter(|text| memchr::memchr2_iter(b'"', b'\'', text.as_bytes()).nth(MAX_QUOTES).is_none());
     let document = text.and_then(|text| roxmltree::Document::parse(text).ok()).ok_or(Rejection::BodyMalformed)?;
     let mut found = document.root_element().children().filter(|node| node.has_tag_name(name));
     match (found.next(), found.next()) {
@@ -133,6 +141,9 @@ mod tests {
         assert_eq!(read("<x><E>1</E><E>2</E></x>"), Err(Rejection::ValueRepeated));
         assert_eq!(read("<!DOCTYPE x [<!ENTITY e 'boom'>]><x><E>&e;</E></x>"), Err(Rejection::BodyMalformed));
         assert_eq!(read("{}"), Err(Rejection::BodyMalformed));
+        let attributes = |count: usize| (0..count).map(|n| format!(" a{n}=''")).collect::<String>();
+        assert_eq!(read(&format!("<x{}><E>1</E></x>", attributes(2048))).as_deref(), Ok("1"));
+        assert_eq!(read(&format!("<x{}><E>1</E></x>", attributes(2049))), Err(Rejection::BodyMalformed));
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct HttpSignature {
     pub algorithms: Vec<Algorithm>,
     /// What every signature must cover, in lower case.
     pub required: Vec<String>,
+    /// Whether a covered digest is required, so that the signature stands for the body.
+    pub covers_body: bool,
     /// What `(request-target)` means.
     pub request_target: RequestTarget,
     /// How far `date`, `x-date` or `(created)` may lie from now.

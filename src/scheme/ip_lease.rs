@@ -92,9 +92,16 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
                 || v6.is_unspecified()
                 || v6.is_multicast()
                 || v6.is_unique_local()
-                || v6.is_unicast_link_local())
+                || v6.is_unicast_link_local()
+                || v6.to_ipv4().is_some()
+                || carries_another_address(v6))
         }
     }
+}
+
+/// Whether a translator would take it elsewhere: NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo (RFC 4380).
+fn carries_another_address(v6: std::net::Ipv6Addr) -> bool {
+    matches!(v6.segments(), [0x64, 0xff9b, ..] | [0x2002, ..] | [0x2001, 0, ..])
 }
 
 #[cfg(test)]
@@ -118,6 +125,12 @@ mod tests {
             "fe80::1",
             "fd00::1",
             "ff02::1",
+            "::ffff:10.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::a00:1",
+            "2002:a00:1::1",
+            "2001:0:a00:1::1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }

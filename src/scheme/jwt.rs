@@ -23,12 +23,13 @@ use crate::{
     clock::{Now, UnixSeconds},
     decision::{Denial, Rejection},
     json::Json,
-    received::{Place, Received},
+    received::{MAX_PARSED, Place, Received},
     secret::{Key, Label},
 };
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-/// Longest token in a header, a query or a member of the body, in bytes.
+/// Longest token in a header, a query or a member of the body, and longest protected header anywhere, in bytes. A
+/// protected header is parsed before anybody has proven anything.
 const MAX_TOKEN: usize = 64 * 1024;
 
 /// How far a sender's clock may run ahead of ours: a token that is a little early is no forgery.
@@ -141,8 +142,8 @@ struct Token<'t> {
     /// Header and payload as they were signed.
     signing_input: Cow<'t, [u8]>,
     header: Json,
-    /// Nothing when the payload is not JSON, as a detached one need not be.
-    payload: Option<Json>,
+    /// As it was carried; parsed once it is known who wrote it. Nothing for a detached one.
+    payload: Vec<u8>,
     signature: Vec<u8>,
 }
 
@@ -156,7 +157,7 @@ impl Jwt {
         if self.detached.is_some() {
             return Ok(label);
         }
-        let payload = token.payload.ok_or(Rejection::ClaimMissing)?;
+        let payload = Json::parse(&token.payload).ok_or(Rejection::ClaimMissing)?;
         if let Some(rule) = &self.body_digest {
             let text = payload.text_at(&rule.pointer).ok_or(Rejection::DigestMissing)?;
             // Padding is optional in base64url, and providers differ.
@@ -177,6 +178,9 @@ impl Jwt {
             return Err(malformed);
         };
         let decode = |part: &[u8]| Encoding::Base64Url.decode(part);
+        if header.len() > MAX_TOKEN {
+            return Err(malformed);
+        }
         let read = Json::parse(&decode(header).ok_or(malformed)?).filter(|json| matches!(json, Json::Object(_)));
         let protected = read.ok_or(malformed)?;
         // RFC 7515 §4.1.11: what is critical and not understood makes the whole invalid; RFC 7797's `b64` is one such.
@@ -184,17 +188,18 @@ impl Jwt {
             return Err(malformed);
         }
         let signature = decode(signature).filter(|s| !s.is_empty()).ok_or(malformed)?;
-        let (signing_input, json) = match &self.detached {
-            Some(content) if payload.is_empty() => (self.detached_input(header, &protected, content, received)?, None),
+        let (signing_input, payload) = match &self.detached {
+            Some(content) if payload.is_empty() => {
+                (self.detached_input(header, &protected, content, received)?, Vec::new())
+            }
             // A payload that came along is not the one that would be verified.
             Some(_) => return Err(malformed),
             None => {
                 let length = header.len().saturating_add(1).saturating_add(payload.len());
-                let json = Json::parse(&decode(payload).ok_or(malformed)?);
-                (Cow::Borrowed(text.get(..length).ok_or(malformed)?), json)
+                (Cow::Borrowed(text.get(..length).ok_or(malformed)?), decode(payload).ok_or(malformed)?)
             }
         };
-        Ok(Token { signing_input, header: protected, payload: json, signature })
+        Ok(Token { signing_input, header: protected, payload, signature })
     }
 
     fn detached_input(
@@ -284,7 +289,8 @@ impl TokenPlace {
                 Cow::Owned(token.to_vec())
             }
         };
-        if text.len() > MAX_TOKEN && *self != Self::Body { Err(Rejection::SignatureMalformed) } else { Ok(text) }
+        let longest = if *self == Self::Body { MAX_PARSED } else { MAX_TOKEN };
+        if text.len() > longest { Err(Rejection::SignatureMalformed) } else { Ok(text) }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     key_ring::KeyRing,
     listed_headers::{List, ListedHeaders},
     mac::{Content, Hash, MacKey},
+    oracle::Oracle,
     signature::{Group, SignatureSource, enveloped},
     signed_content::{Inputs, Piece, SignedContent},
     timestamp::{Tolerance, Unit},
@@ -47,6 +48,8 @@ pub struct Signed {
     pub covers_body: bool,
     /// What makes the signature.
     pub signer: Signer,
+    /// What the endpoint's handshakes sign for anybody.
+    pub oracles: Vec<Oracle>,
 }
 
 /// What makes signatures.
@@ -197,10 +200,14 @@ impl Signed {
             Signer::Mac { hash, keys, learned } => {
                 let candidates = group.candidates(hash.length())?;
                 let content = self.content.resolve(received, inputs)?;
+                let judge = |label| {
+                    let obtainable = self.oracles.iter().any(|oracle| oracle.reaches(&content));
+                    if obtainable { Err(Rejection::SignatureObtainable.into()) } else { Ok(label) }
+                };
                 if let Some(secret) = learned.as_ref().and_then(|learned| learned.get()) {
                     let key = MacKey::hmac(*hash, Secret::new(secret.expose().to_vec()), false);
                     if key.is_some_and(|key| key.tag(&content).is_one_of(&candidates)) {
-                        return Ok(Arc::new(Label { id: "enrolled".to_owned(), tags: Vec::new() }));
+                        return judge(Arc::new(Label { id: "enrolled".to_owned(), tags: Vec::new() }));
                     }
                     if keys.is_empty() {
                         return Err(Rejection::SignatureMismatch.into());
@@ -213,6 +220,7 @@ impl Signed {
                         .resolve(received, Inputs { secret: secret.expose(), ..inputs })
                         .is_ok_and(|content| key.tag(&content).is_one_of(&candidates)),
                 })
+                .and_then(judge)
             }
             Signer::PrivateKey { algorithm, key_id, keys } => {
                 let signatures = group.decoded()?;

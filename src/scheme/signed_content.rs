@@ -174,6 +174,11 @@ impl SignedContent {
             {
                 return Err(malformed);
             }
+            if next == Some(&Piece::Body)
+                && let Some(malformed) = piece.flows_into_body(&slice, received.body)
+            {
+                return Err(malformed);
+            }
             slices.push(slice);
         }
         Ok(slices)
@@ -269,6 +274,19 @@ impl Piece {
             Place::Query(_) | Place::Form(_) => Some(Rejection::ValueMalformed),
             Place::Json(_) | Place::Body => None,
         }
+    }
+
+    /// Whether bytes could have been moved over the border between this piece, which is `slice`, and the body right
+    /// behind it: nothing in the content marks that border. JSON and XML mark it themselves, by how they begin.
+    fn flows_into_body(&self, slice: &[u8], body: &[u8]) -> Option<Rejection> {
+        let begins = |byte: &u8| matches!(byte, b'{' | b'[' | b'<');
+        // Without a query the address is the endpoint's own, and cannot grow.
+        let address = matches!(self, Self::Url(_) | Self::Target) && slice.contains(&b'?');
+        let malformed =
+            if address || *self == Self::RawQuery { Rejection::ValueMalformed } else { self.is_text_of_the_sender()? };
+        let may_be_empty = !matches!(self, Self::At(_));
+        let marked = body.first().map_or(may_be_empty, begins) && !slice.iter().any(begins);
+        (!marked).then_some(malformed)
     }
 
     fn resolve<'r>(&'r self, received: &'r Received<'_>, inputs: Inputs<'r>) -> Result<Cow<'r, [u8]>, Rejection> {

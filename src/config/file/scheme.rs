@@ -226,6 +226,8 @@ pub struct HttpMessageSignature {
     pub algorithms: Vec<MessageSignatureAlgorithm>,
     /// What every signature must cover.
     pub required: Vec<String>,
+    /// Says that no digest of the body need be covered; the upstream is told `partial-signature`.
+    pub leaves_body_unsigned: Option<bool>,
     /// Parameters that every signature must have.
     #[serde(default)]
     pub parameters: Vec<String>,
@@ -414,6 +416,8 @@ pub struct HttpSignature {
     pub algorithms: Vec<HttpSignatureAlgorithm>,
     /// What every signature must cover.
     pub required: Vec<String>,
+    /// Says that no digest of the body need be covered; the upstream is told `partial-signature`.
+    pub leaves_body_unsigned: Option<bool>,
     /// What `(request-target)` means. Default `path_and_query`.
     pub request_target: Option<RequestTarget>,
     /// How far the signed time may lie from now, on either side. Default `5m`.

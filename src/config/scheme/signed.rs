@@ -186,6 +186,7 @@ impl SchemeCompiler<'_> {
             each,
             covers_body,
             signer,
+            oracles: Vec::new(),
         })
     }
 
@@ -432,8 +433,13 @@ impl SchemeCompiler<'_> {
                 "is needed: the provider signs the address it was given; write `https://host/path`",
             );
         }
+        let covers_body = self.judge_components(
+            (covers("content-digest"), "content-digest", written.leaves_body_unsigned == Some(true)),
+            (written.parameters.iter().any(|parameter| parameter == "created"), "created"),
+            path,
+        );
         Some(HttpMessageSignature {
-            covers_body: covers("content-digest"),
+            covers_body,
             required: written.required.clone(),
             parameters: written.parameters.clone(),
             tag: written.tag.clone(),

@@ -58,6 +58,15 @@ impl SchemeCompiler<'_> {
             None => Some(None),
             Some(digest) => self.digest_claim(digest, &path.key("body_digest")).map(Some),
         };
+        let of_payload = [
+            ("claims", !written.claims.is_empty()),
+            ("body_digest", written.body_digest.is_some()),
+            ("expiry", written.expiry.is_some()),
+            ("issued_at", written.issued_at.is_some()),
+        ];
+        for (field, _) in of_payload.iter().filter(|(_, there)| *there && written.detached.is_some()) {
+            self.findings.problem::<()>(&path.key(field), "looks into a payload, and a detached token carries none");
+        }
         let time = self.time(written, path);
         let issuer = self.issuer(written, path);
         let (source, detached, body_digest) = (source?, detached?, body_digest?);

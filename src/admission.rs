@@ -6,7 +6,8 @@
 
 use crate::{
     clock::Now,
-    decision::{Answer, AnswerReason, Denial, Fault, Rejection},
+    decision::{Answer, AnswerReason, Denial, Fault, Rejection, Reply},
+    replay::{Claim, ClaimId, Claimed, Duplicate, Holder, OnDuplicate, ReplayKey, ReplayRule},
     scheme::{
         Evidence, Verified,
         ip_lease::{Grant, Tenant},
@@ -17,19 +18,44 @@ use std::{future::Future, sync::Arc};
 
 /// Proof that a verified delivery may pass. Only this room makes one.
 #[derive(Debug)]
-pub struct Admitted(Verified);
+pub struct Admitted {
+    verified: Verified,
+    claim: Option<ClaimId>,
+    duplicate: Option<Duplicate>,
+}
+
+/// What admission comes to.
+#[derive(Debug)]
+pub enum Admission {
+    /// The delivery may pass.
+    Admitted(Admitted),
+    /// It was there before, and hookwarden answers in the upstream's place.
+    Answered(Answer),
+}
 
 impl Admitted {
     /// What kind of proof it was.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
-        self.0.evidence()
+        self.verified.evidence()
     }
 
     /// Which secret or key matched, where one did.
     #[must_use]
     pub fn secret(&self) -> Option<&Arc<Label>> {
-        self.0.secret()
+        self.verified.secret()
+    }
+
+    /// The claim that waits for the upstream's outcome, where one does.
+    #[must_use]
+    pub fn claim(&self) -> Option<ClaimId> {
+        self.claim
+    }
+
+    /// Whether it was there before, and passes all the same.
+    #[must_use]
+    pub fn duplicate(&self) -> Option<Duplicate> {
+        self.duplicate
     }
 }
 
@@ -52,12 +78,21 @@ pub trait State: Send + Sync {
     /// Keeps a secret that `endpoint` learned, durably where the store is durable, before it returns.
     fn remember(&self, endpoint: &str, secret: &[u8]) -> impl Future<Output = Result<(), Fault>> + Send;
 
+    /// Claims to be the first, atomically and durably where the store is durable, before it returns.
+    fn claim(&self, claim: &Claim, now: Now) -> impl Future<Output = Result<Claimed, Fault>> + Send;
+
     /// Writes a lease, durably where the store is durable, before it returns.
     fn grant(&self, grant: &Grant, now: Now) -> impl Future<Output = Result<(), Fault>> + Send;
 }
 
-/// Admits a verified delivery if every lease it depends on is held.
-pub async fn admit(verified: Verified, state: &impl State, now: Now) -> Result<Admitted, Denial> {
+/// Admits a verified delivery if every lease it depends on is held, and if it is not a replay where its endpoint
+/// guards against them.
+pub async fn admit(
+    verified: Verified,
+    guard: Option<Guard<'_>>,
+    state: &impl State,
+    now: Now,
+) -> Result<Admission, Denial> {
     for tenant in verified.tenants() {
         match state.standing(tenant, now).await? {
             Standing::Held => {}
@@ -65,7 +100,39 @@ pub async fn admit(verified: Verified, state: &impl State, now: Now) -> Result<A
             Standing::None => return Err(Rejection::LeaseMissing.into()),
         }
     }
-    Ok(Admitted(verified))
+    // Last of all: whoever is refused for another reason leaves no claim.
+    let (Some(guard), Some(signed)) = (guard, verified.signed()) else {
+        return Ok(Admission::Admitted(Admitted { verified, claim: None, duplicate: None }));
+    };
+    let Guard { endpoint, rule, holder } = guard;
+    let claim = Claim { key: ReplayKey::new(endpoint, signed), holder, rule };
+    let told = rule.outcome_within.map(|_| ClaimId { key: claim.key, holder });
+    let admitted = |claim, duplicate| Ok(Admission::Admitted(Admitted { verified, claim, duplicate }));
+    match (state.claim(&claim, now).await, rule.on_duplicate) {
+        (Ok(Claimed::First | Claimed::Again), _) => admitted(told, None),
+        // What may have been lost is sent on: the upstream can tell better than anybody here.
+        (Ok(Claimed::Unknown), _) => admitted(told, Some(Duplicate::Possible)),
+        (Ok(Claimed::Settled), OnDuplicate::Mark) => admitted(None, Some(Duplicate::Certain)),
+        (Ok(Claimed::Pending) | Err(_), OnDuplicate::Mark) => admitted(None, Some(Duplicate::Possible)),
+        (Ok(Claimed::Settled), OnDuplicate::Deny) => Err(Rejection::Replayed.into()),
+        (Ok(Claimed::Settled), OnDuplicate::Answer200) => Ok(Admission::Answered(Answer {
+            reason: AnswerReason::Duplicate,
+            reply: Reply { status: 200, ..Reply::default() },
+        })),
+        (Ok(Claimed::Pending), OnDuplicate::Deny | OnDuplicate::Answer200) => Err(Fault::OutcomePending.into()),
+        (Err(fault), OnDuplicate::Deny | OnDuplicate::Answer200) => Err(fault.into()),
+    }
+}
+
+/// What admission guards against replays with.
+#[derive(Debug, Clone, Copy)]
+pub struct Guard<'e> {
+    /// The endpoint's name.
+    pub endpoint: &'e str,
+    /// Its rule.
+    pub rule: ReplayRule,
+    /// Who asks.
+    pub holder: Holder,
 }
 
 /// A secret about to be learned.

@@ -9,13 +9,14 @@
 //! before state, because strangers must not fill or probe it.
 
 use crate::{
-    admission::{Enrolment, State, admit, enrol, learn},
+    admission::{Admission, Enrolment, Guard, State, admit, enrol, learn},
     challenge::{Challenge, Posed},
     clock::Now,
     decision::{Allowed, Answer, Decision, Denial, Rejection},
     delivery::{Body, Delivery, Found},
     endpoint::{Endpoint, Endpoints, Mode},
     received::{Place, Received},
+    replay::{Holder, OnDuplicate, ReplayRule},
     scheme::{Verified, ip_lease::Grant},
     secret::Secret,
 };
@@ -84,9 +85,9 @@ impl Observed {
     }
 }
 
-/// Decides about one delivery.
+/// Decides about one delivery, asked by nobody in particular.
 pub async fn check(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints, state: &impl State) -> Outcome {
-    settle(examine(delivery, now, endpoints), state, now).await
+    settle(examine(delivery, now, endpoints), Holder::NOBODY, state, now).await
 }
 
 /// Everything that needs no state.
@@ -113,7 +114,7 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
     }
     let body = whole_body(delivery.body, endpoint)?;
 
-    let received = Received::new(delivery, body);
+    let received = Received::new(delivery, body).identified(endpoint.replay.is_some());
 
     match Challenge::find(&endpoint.challenges, &received, now) {
         Some(Posed::Unsigned(challenge)) => {
@@ -149,25 +150,41 @@ fn enrolment(endpoint: &Endpoint, secret: Secret, answer: Answer, now: Now) -> R
     }
 }
 
-/// Everything that needs state.
-pub async fn settle(examined: Examined, state: &impl State, now: Now) -> Outcome {
+/// Everything that needs state. `holder` is the proxy's request that this is about.
+pub async fn settle(examined: Examined, holder: Holder, state: &impl State, now: Now) -> Outcome {
     let Examined { endpoint, finding } = examined;
     let mut facts = Facts::default();
+    let guard = endpoint.as_deref().and_then(|endpoint| {
+        let rule = rule(endpoint)?;
+        Some(Guard { endpoint: &endpoint.name, rule, holder })
+    });
     let decision = match finding {
         Ok(Finding::Answer(answer)) => Ok(Decision::Answer(answer)),
         Ok(Finding::AnswerTo(verified, answer)) => {
-            admit(verified, state, now).await.map(|_admitted| Decision::Answer(answer))
+            admit(verified, None, state, now).await.map(|_admitted| Decision::Answer(answer))
         }
         Ok(Finding::Learn(enrolment)) => learn(enrolment, state).await.map(Decision::Answer),
         Ok(Finding::Enrol(grant)) => enrol(grant, state, now).await.map(Decision::Answer),
-        Ok(Finding::Deliver(verified, told)) => admit(verified, state, now).await.map(|admitted| {
+        Ok(Finding::Deliver(verified, told)) => admit(verified, guard, state, now).await.map(|admission| {
             facts = told;
-            Decision::Allow(Allowed::Admitted(admitted))
+            match admission {
+                Admission::Admitted(admitted) => Decision::Allow(Allowed::Admitted(admitted)),
+                Admission::Answered(answer) => Decision::Answer(answer),
+            }
         }),
         Err(denial) => Err(denial),
     };
     let decision = decision.unwrap_or_else(|denial| deny_or_observe(denial, endpoint.as_deref()));
     Outcome { endpoint, facts, decision }
+}
+
+/// How an endpoint guards against replays. One that only observes marks them.
+fn rule(endpoint: &Endpoint) -> Option<ReplayRule> {
+    let rule = endpoint.replay?;
+    Some(match endpoint.mode {
+        Mode::Enforce => rule,
+        Mode::Observe => ReplayRule { on_duplicate: OnDuplicate::Mark, ..rule },
+    })
 }
 
 /// A denial stands, unless it is a failed proof at an endpoint that only observes. Faults always deny, and so does

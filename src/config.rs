@@ -11,6 +11,7 @@ mod challenge;
 pub mod compile;
 pub mod file;
 pub mod problem;
+mod replay;
 pub mod scheme;
 pub mod secret_source;
 pub mod yaml;

@@ -60,6 +60,8 @@ pub enum AnswerReason {
     LeaseGranted,
     /// The provider handed over a secret in the window that was open for it.
     SecretEnrolled,
+    /// The delivery was there before, and the endpoint answers for the upstream then.
+    Duplicate,
 }
 
 /// A refusal, by blame.
@@ -177,6 +179,7 @@ reasons! {
         ClaimMismatch "claim_mismatch" 401 8 "The token is right, but a claim is not what the endpoint requires.",
         CertificateUntrusted "certificate_untrusted" 401 5 "The message's certificates do not lead to a configured authority.",
         AddressNotAllowed "address_not_allowed" 401 2 "The client's address is in none of the endpoint's networks.",
+        Replayed "replayed" 409 9 "Authentic, but the same signed bytes were there before: a replay, or a retry of what was already delivered.",
         EnrolmentClosed "enrolment_closed" 401 1 "A secret was handed over, but the endpoint's `enrolment` window is not open, or it has learned another one.",
         ChallengeMalformed "challenge_malformed" 400 1 "The challenge value is absent, too long, or holds characters that are never echoed.",
         ChallengeMismatch "challenge_mismatch" 400 1 "The challenge value differs between the places that must agree.",
@@ -188,6 +191,7 @@ reasons! {
     Fault {
         StoreUnavailable "store_unavailable" 503 0 "The state store did not answer.",
         StoreFull "store_full" 503 0 "The state store holds as many entries as it may.",
+        OutcomePending "outcome_pending" 503 0 "The same delivery is at the upstream already, and its outcome is not known yet.",
         KeyNotLoaded "key_not_loaded" 503 0 "The message names a published key that has not been fetched yet; the provider's next try finds it.",
         NoActiveSecret "no_active_secret" 503 0 "No secret or key of the endpoint is within its `from` and `until`.",
         ClientAddressUnknown "client_address_unknown" 503 0 "The proxy did not tell the client's address as configured.",
@@ -202,7 +206,7 @@ pub const VERIFIED: &str = "verified";
 
 impl AnswerReason {
     /// Every variant.
-    pub const ALL: &'static [Self] = &[Self::Challenge, Self::LeaseGranted, Self::SecretEnrolled];
+    pub const ALL: &'static [Self] = &[Self::Challenge, Self::LeaseGranted, Self::SecretEnrolled, Self::Duplicate];
 
     /// The stable spelling.
     #[must_use]
@@ -211,6 +215,7 @@ impl AnswerReason {
             Self::Challenge => "challenge",
             Self::LeaseGranted => "lease_granted",
             Self::SecretEnrolled => "secret_enrolled",
+            Self::Duplicate => "duplicate",
         }
     }
 }

@@ -4,8 +4,8 @@
 //! a query or a body can: those would let it choose which secret it is judged by.
 
 use crate::{
-    challenge::Challenge, clock::UnixSeconds, decision::Rejection, delivery::Delivery, received::Place, scheme::Scheme,
-    secret::LearnedSecret,
+    challenge::Challenge, clock::UnixSeconds, decision::Rejection, delivery::Delivery, received::Place,
+    replay::ReplayRule, scheme::Scheme, secret::LearnedSecret,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub refusals: Refusals,
     /// When the provider may hand over a secret.
     pub enrolment: Option<EnrolmentWindow>,
+    /// How it guards against replays, where it does.
+    pub replay: Option<ReplayRule>,
     /// Where a delivery's id stands.
     pub delivery_id: Option<Place>,
     /// Where a delivery's event type stands.

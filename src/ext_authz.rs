@@ -6,6 +6,7 @@
 
 pub mod budget;
 pub mod message;
+pub mod outcomes;
 pub mod request;
 pub mod response;
 
@@ -15,6 +16,7 @@ use crate::{
     config::compile::Limits,
     decision::{Decision, Denial, Fault, Rejection},
     endpoint::Endpoints,
+    replay::Holder,
     store::Store,
     telemetry::{CheckEvent, Telemetry},
 };
@@ -23,6 +25,7 @@ use budget::{Budget, Charge, Metered};
 use bytes::{Buf as _, Bytes};
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use message::CheckRequest;
+use outcomes::AccessLog;
 use prost::Message as _;
 use response::TRUSTED_PREFIX;
 use std::{
@@ -33,7 +36,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tonic::{
     Code, Status,
     body::Body,
@@ -93,7 +96,7 @@ impl Gate {
         };
         let request_id = request::request_id(&request);
         let took = self.clock.now().monotonic.saturating_sub(begun.monotonic);
-        self.telemetry.record(&CheckEvent { outcome: &outcome, request: &request, request_id, took });
+        self.telemetry.record(&CheckEvent { outcome: &outcome, request: &request, request_id, at: begun.wall, took });
         response::respond(&outcome, request_id, trusted_names(&request))
     }
 
@@ -123,7 +126,10 @@ impl Gate {
             (request, examined)
         };
         let outcome = match examined {
-            Ok(examined) => check::settle(examined, &self.store, now).await,
+            Ok(examined) => {
+                let holder = Holder::of(request.http().map_or(&[], |http| &http.id));
+                check::settle(examined, holder, &self.store, now).await
+            }
             Err(denial) => {
                 if denial == Fault::Internal.into() {
                     self.telemetry.panicked();
@@ -132,6 +138,17 @@ impl Gate {
             }
         };
         (request, outcome)
+    }
+}
+
+impl Gate {
+    /// Takes in what became of a delivery.
+    async fn conclude(&self, outcome: &outcomes::Outcome) {
+        let concluded = match outcome.claim {
+            Some(claim) => Some(self.store.conclude(claim, outcome.conclusion).await),
+            None => None,
+        };
+        self.telemetry.concluded(outcome, concluded);
     }
 }
 
@@ -303,18 +320,23 @@ impl Service<http::Request<Body>> for Authorization {
     }
 }
 
-/// The check service and the standard health service on one listener, told apart by path. A router would do the
+/// The check service, the access log service and the standard health service on one listener, told apart by path. A router would do the
 /// same for four per cent of a check.
 #[derive(Debug, Clone)]
 pub struct Routes<H> {
     check: Authorization,
+    outcomes: AccessLog,
     health: H,
 }
 
 impl<H> Routes<H> {
-    /// Both services.
-    pub fn new(check: Authorization, health: H) -> Self {
-        Self { check, health }
+    /// All services over one gate. Streams that the proxy keeps open end when `stopped` is true.
+    pub fn new(gate: &Arc<Gate>, stopped: watch::Receiver<bool>, health: H) -> Self {
+        Self {
+            check: Authorization::new(Arc::clone(gate)),
+            outcomes: AccessLog::new(Arc::clone(gate), stopped),
+            health,
+        }
     }
 }
 
@@ -332,7 +354,13 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let is_health = request.uri().path().trim_start_matches('/').starts_with(H::NAME);
-        if is_health { Box::pin(self.health.call(request)) } else { Service::call(&mut self.check, request) }
+        let path = request.uri().path().trim_start_matches('/');
+        if path.starts_with(H::NAME) {
+            Box::pin(self.health.call(request))
+        } else if path.starts_with(AccessLog::NAME) {
+            Service::call(&mut self.outcomes, request)
+        } else {
+            Service::call(&mut self.check, request)
+        }
     }
 }

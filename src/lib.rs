@@ -32,6 +32,7 @@ pub mod decision;
 pub mod delivery;
 pub mod endpoint;
 pub mod received;
+pub mod replay;
 pub mod scheme;
 
 pub mod clock;

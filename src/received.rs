@@ -8,6 +8,7 @@ use crate::{
     decision::Rejection,
     delivery::{Delivery, Found},
     json::{self, Json},
+    replay::SignedDigest,
 };
 use std::{borrow::Cow, cell::OnceCell};
 
@@ -25,6 +26,7 @@ pub struct Received<'m> {
     pub body: &'m [u8],
     json: OnceCell<Option<Json>>,
     form: OnceCell<Option<Form<'m>>>,
+    identified: bool,
 }
 
 /// The decoded fields of an `application/x-www-form-urlencoded` body, in order.
@@ -49,7 +51,19 @@ impl<'m> Received<'m> {
     /// A delivery whose whole body is `body`.
     #[must_use]
     pub fn new(delivery: &'m Delivery<'m>, body: &'m [u8]) -> Self {
-        Self { delivery, body, json: OnceCell::new(), form: OnceCell::new() }
+        Self { delivery, body, json: OnceCell::new(), form: OnceCell::new(), identified: false }
+    }
+
+    /// The same, of which it must be known whether it was there before.
+    #[must_use]
+    pub fn identified(self, identified: bool) -> Self {
+        Self { identified, ..self }
+    }
+
+    /// What identifies a delivery of which `pieces` were signed, where anybody wants to know.
+    #[must_use]
+    pub fn identify<'p>(&self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Option<SignedDigest> {
+        self.identified.then(|| SignedDigest::of(pieces))
     }
 
     /// The body as JSON, if it is.

@@ -38,10 +38,11 @@ use crate::{
     decision::{Denial, Fault, Rejection},
     delivery::Delivery,
     received::Received,
+    replay::SignedDigest,
     secret::{Key, Label},
 };
 use ip_lease::{Grant, Tenant};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// A compiled scheme.
 #[derive(Debug)]
@@ -76,7 +77,17 @@ pub enum Scheme {
 pub struct Verified {
     evidence: Evidence,
     secret: Option<Arc<Label>>,
+    signed: Option<SignedDigest>,
     tenants: Vec<Tenant>,
+}
+
+/// What a mechanism found out: whose secret or key it was, and, where anybody wants to know, what it signed.
+#[derive(Debug)]
+pub struct Proof {
+    /// Whose.
+    pub label: Arc<Label>,
+    /// What. Nothing where nothing is signed.
+    pub signed: Option<SignedDigest>,
 }
 
 /// What kind of proof the upstream is told of; ordered from weakest to strongest.
@@ -121,7 +132,8 @@ impl Evidence {
 impl Scheme {
     /// Verifies a delivery's proof.
     pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Verified, Denial> {
-        let by = |evidence| move |label| Verified::by(evidence, label);
+        let by = |evidence| move |proof| Verified::by(evidence, proof);
+        let unsigned = |label| Proof { label, signed: None };
         match self {
             Self::Signed(signed) => {
                 let evidence = if signed.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
@@ -131,7 +143,7 @@ impl Scheme {
                 let evidence = if jwt.covers_body { Evidence::Signature } else { Evidence::Jwt };
                 jwt.verify(received, now).map(by(evidence))
             }
-            Self::Token(token) => token.verify(received, now).map(by(Evidence::Token)),
+            Self::Token(token) => token.verify(received, now).map(unsigned).map(by(Evidence::Token)),
             Self::HttpSignature(scheme) => {
                 let evidence = if scheme.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
                 scheme.verify(received, now).map(by(evidence))
@@ -140,7 +152,7 @@ impl Scheme {
                 let evidence = if scheme.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
                 scheme.verify(received, now).map(by(evidence))
             }
-            Self::Basic(basic) => basic.verify(received.delivery, now).map(by(Evidence::Basic)),
+            Self::Basic(basic) => basic.verify(received.delivery, now).map(unsigned).map(by(Evidence::Basic)),
             Self::IpLease(lease) => lease.tenant(received.delivery).map(Verified::provided_lease),
             Self::Networks(networks) => networks.verify(received.delivery).map(|()| Verified::from_network()),
             Self::AllOf(members) => all_of(members, received, now),
@@ -210,6 +222,50 @@ impl Scheme {
         }
     }
 
+    /// Whether every delivery that it verifies has signed content.
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        match self {
+            Self::Signed(_) | Self::Jwt(_) | Self::HttpSignature(_) | Self::HttpMessageSignature(_) => true,
+            Self::Token(_) | Self::IpLease(_) | Self::Basic(_) | Self::Networks(_) => false,
+            Self::AllOf(members) => members.iter().any(Self::signs),
+            Self::AnyOf(members) => members.iter().all(Self::signs),
+            Self::Cases(cases) => cases.iter().all(|(_, member)| member.signs()),
+        }
+    }
+
+    /// Whether every delivery that it verifies has a signed body.
+    #[must_use]
+    pub fn signs_body(&self) -> bool {
+        match self {
+            Self::Signed(signed) => signed.covers_body,
+            Self::Jwt(jwt) => jwt.covers_body,
+            Self::HttpSignature(scheme) => scheme.covers_body,
+            Self::HttpMessageSignature(scheme) => scheme.covers_body,
+            Self::Token(_) | Self::IpLease(_) | Self::Basic(_) | Self::Networks(_) => false,
+            Self::AllOf(members) => members.iter().any(Self::signs_body),
+            Self::AnyOf(members) => members.iter().all(Self::signs_body),
+            Self::Cases(cases) => cases.iter().all(|(_, member)| member.signs_body()),
+        }
+    }
+
+    /// How long one delivery can pass for fresh, if its age is judged.
+    #[must_use]
+    pub fn fresh_for(&self) -> Option<Duration> {
+        let both_sides = |tolerance: timestamp::Tolerance| tolerance.past.saturating_add(tolerance.future);
+        match self {
+            Self::Signed(signed) => signed.timestamp.as_ref().map(|rule| both_sides(rule.tolerance)),
+            Self::Jwt(jwt) => jwt.time.max_age.map(|age| age.saturating_add(jwt.time.leeway)),
+            Self::HttpSignature(scheme) => Some(both_sides(scheme.tolerance)),
+            Self::HttpMessageSignature(scheme) => Some(both_sides(scheme.tolerance)),
+            Self::Token(_) | Self::IpLease(_) | Self::Basic(_) | Self::Networks(_) => None,
+            // Whichever member judges most strictly decides.
+            Self::AllOf(members) => members.iter().filter_map(Self::fresh_for).min(),
+            Self::AnyOf(members) => longest(members.iter()),
+            Self::Cases(cases) => longest(cases.iter().map(|(_, member)| member)),
+        }
+    }
+
     /// This scheme and every scheme inside it.
     pub fn flatten(&self) -> Box<dyn Iterator<Item = &Scheme> + '_> {
         let members: Box<dyn Iterator<Item = &Scheme> + '_> = match self {
@@ -226,6 +282,11 @@ impl Scheme {
         };
         Box::new(std::iter::once(self).chain(members.flat_map(Scheme::flatten)))
     }
+}
+
+/// The longest time of all, if every one has one.
+fn longest<'s>(members: impl Iterator<Item = &'s Scheme>) -> Option<Duration> {
+    members.map(Scheme::fresh_for).collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 /// All members must hold; the first failure is the answer, because a later success could not mend it.
@@ -254,16 +315,16 @@ fn any_of(members: &[Scheme], received: &Received<'_>, now: Now) -> Result<Verif
 }
 
 impl Verified {
-    fn by(evidence: Evidence, secret: Arc<Label>) -> Self {
-        Self { evidence, secret: Some(secret), tenants: Vec::new() }
+    fn by(evidence: Evidence, proof: Proof) -> Self {
+        Self { evidence, secret: Some(proof.label), signed: proof.signed, tenants: Vec::new() }
     }
 
     fn provided_lease(tenant: Tenant) -> Self {
-        Self { evidence: Evidence::IpLease, secret: None, tenants: vec![tenant] }
+        Self { evidence: Evidence::IpLease, secret: None, signed: None, tenants: vec![tenant] }
     }
 
     fn from_network() -> Self {
-        Self { evidence: Evidence::Network, secret: None, tenants: Vec::new() }
+        Self { evidence: Evidence::Network, secret: None, signed: None, tenants: Vec::new() }
     }
 
     /// Both proofs, told as the stronger one.
@@ -272,6 +333,8 @@ impl Verified {
             std::mem::swap(&mut self, &mut other);
         }
         self.tenants.append(&mut other.tenants);
+        // The stronger proof says what the delivery is: of the weaker one less is signed.
+        self.signed = self.signed.or(other.signed);
         self
     }
 
@@ -285,6 +348,12 @@ impl Verified {
     #[must_use]
     pub fn secret(&self) -> Option<&Arc<Label>> {
         self.secret.as_ref()
+    }
+
+    /// What was signed, if anything was and the endpoint guards against replays.
+    #[must_use]
+    pub fn signed(&self) -> Option<SignedDigest> {
+        self.signed
     }
 
     /// The leases this proof depends on; admission must find every one of them held.

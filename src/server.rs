@@ -15,7 +15,7 @@ use crate::{
         self, Compiled, Context, Loaded, Problem,
         compile::{Address, Kept},
     },
-    ext_authz::{Authorization, Gate, Routes, SERVICE, budget::Budget, examiners},
+    ext_authz::{Gate, Routes, SERVICE, budget::Budget, examiners},
     store::Store,
     telemetry::Telemetry,
 };
@@ -117,7 +117,7 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
         health.set_service_status(SERVICE, ServingStatus::Serving).await;
-        let routes = Routes::new(Authorization::new(Arc::clone(&self.gate)), health_service);
+        let routes = Routes::new(&self.gate, stopped.clone(), health_service);
         let (address, serving) = self.listen(routes, stopped).await?;
         let mut serving = std::pin::pin!(serving);
         self.ready.store(true, Ordering::Release);

@@ -4,15 +4,18 @@
 //! client is told of it. Expiry follows the monotonic clock; the wall clock is read once, when a file is opened, to
 //! learn how much of each lease is left.
 
+mod claims;
 mod file;
 mod memory;
 
+pub use claims::MAX_CLAIMS;
 pub use memory::MAX_LEASES;
 
 use crate::{
     admission::{Standing, State},
     clock::Now,
     decision::Fault,
+    replay::{Claim, ClaimId, Claimed, Conclusion, OnDuplicate},
     scheme::ip_lease::{Grant, Tenant},
     secret::Secret,
 };
@@ -20,7 +23,12 @@ use anyhow::Context as _;
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
+
+/// How long a delivery whose twin is at the upstream waits for the outcome, and how often it looks.
+const OUTCOME_WAIT: Duration = Duration::from_secs(1);
+const OUTCOME_STEP: Duration = Duration::from_millis(20);
 
 /// Which store, as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +43,7 @@ pub enum StoreKind {
 #[derive(Debug)]
 pub struct Store {
     leases: memory::Leases,
+    claims: claims::Claims,
     file: Option<file::File>,
     /// Secrets that were read from the file, until somebody takes them.
     learned: Mutex<Vec<(String, Secret)>>,
@@ -54,7 +63,12 @@ impl Store {
     /// A store that is forgotten with the process.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { leases: memory::Leases::default(), file: None, learned: Mutex::default() }
+        Self {
+            leases: memory::Leases::default(),
+            claims: claims::Claims::new(MAX_CLAIMS),
+            file: None,
+            learned: Mutex::default(),
+        }
     }
 
     fn on_file(path: &Path, now: Now) -> anyhow::Result<Self> {
@@ -63,7 +77,7 @@ impl Store {
         // Those that are held come first, so that no number of those that are over takes their room.
         let crowded = kept.len() > MAX_LEASES;
         let (held, over): (Vec<_>, Vec<_>) =
-            kept.into_iter().partition(|lease| lease.remaining(now.wall) > std::time::Duration::ZERO);
+            kept.into_iter().partition(|lease| lease.remaining(now.wall) > Duration::ZERO);
         for lease in held.into_iter().chain(over) {
             let remaining = lease.remaining(now.wall);
             leases.restore(lease.tenant, remaining, now);
@@ -71,13 +85,25 @@ impl Store {
         if crowded {
             file.sweep(now.wall);
         }
-        Ok(Self { leases, file: Some(file), learned: Mutex::new(learned) })
+        Ok(Self { leases, file: Some(file), learned: Mutex::new(learned), ..Self::in_memory() })
     }
 
     /// The secrets that endpoints learned before, once.
     #[must_use]
     pub fn take_learned(&self) -> Vec<(String, Secret)> {
         std::mem::take(&mut *self.learned.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the wait of a claim for its outcome; says whether it waited.
+    #[expect(clippy::unused_async, reason = "a store behind a disk or a network waits here")]
+    pub async fn conclude(&self, claim: ClaimId, conclusion: Conclusion) -> bool {
+        self.claims.conclude(claim, conclusion)
+    }
+
+    /// How many claims are remembered.
+    #[must_use]
+    pub fn claim_count(&self) -> usize {
+        self.claims.count()
     }
 
     /// How many leases are held or not yet reported as over.
@@ -94,6 +120,20 @@ impl State for Store {
             file.forget(tenant.clone());
         }
         Ok(standing)
+    }
+
+    async fn claim(&self, claim: &Claim, now: Now) -> Result<Claimed, Fault> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let claimed = self.claims.claim(claim, now)?;
+            // A provider that tries again at once is faster than the word of what became of its first try. One that
+            // is only marked need not wait.
+            if claimed != Claimed::Pending || claim.rule.on_duplicate == OnDuplicate::Mark || waited >= OUTCOME_WAIT {
+                return Ok(claimed);
+            }
+            tokio::time::sleep(OUTCOME_STEP).await;
+            waited = waited.saturating_add(OUTCOME_STEP);
+        }
     }
 
     async fn remember(&self, endpoint: &str, secret: &[u8]) -> Result<(), Fault> {
@@ -120,7 +160,6 @@ impl State for Store {
 mod tests {
     use super::*;
     use crate::{clock::UnixSeconds, decision::Reply};
-    use std::time::Duration;
 
     fn at(seconds: u64) -> Now {
         Now { wall: UnixSeconds(i64::try_from(seconds).unwrap()), monotonic: Duration::from_secs(seconds) }

@@ -8,16 +8,17 @@ use crate::{
     check::Outcome,
     decision::{Allowed, AnswerReason, Decision, Denial, Fault, Rejection},
     endpoint::{Endpoints, Mode},
-    ext_authz::message::CheckRequest,
+    ext_authz::{message::CheckRequest, outcomes::Outcome as Concluded},
+    replay::Conclusion,
 };
 use arc_swap::ArcSwap;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -25,6 +26,17 @@ use std::{
 const BUCKETS: &[f64] = &[
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
+
+/// Upper bounds of the upstream's histogram, in seconds: from a queue's word to a route's time limit.
+const UPSTREAM_BUCKETS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What the upstream makes of deliveries.
+#[derive(Debug)]
+struct UpstreamMetrics {
+    deliveries: IntCounterVec,
+    durations: HistogramVec,
+    late: IntCounter,
+}
 
 /// One check, as it is told.
 #[derive(Debug)]
@@ -35,8 +47,21 @@ pub struct CheckEvent<'a> {
     pub request: &'a CheckRequest,
     /// What it is called.
     pub request_id: &'a str,
+    /// When it was.
+    pub at: crate::clock::UnixSeconds,
     /// How long it took, from the decoded question to the decision.
     pub took: Duration,
+}
+
+/// What a process holds at a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// Leases.
+    pub leases: usize,
+    /// Claims.
+    pub claims: usize,
+    /// Bytes of bodies.
+    pub body_bytes: usize,
 }
 
 /// The metrics of a process.
@@ -46,6 +71,9 @@ pub struct Telemetry {
     checks: IntCounterVec,
     durations: HistogramVec,
     body_bytes: IntCounterVec,
+    upstream: UpstreamMetrics,
+    secrets_last_used: IntGaugeVec,
+    claims: IntGauge,
     panics: IntCounter,
     observing: IntGauge,
     generation: IntGauge,
@@ -77,6 +105,9 @@ struct EndpointHandles {
     faulted: Vec<OnceLock<IntCounter>>,
     durations: Histogram,
     body_bytes: IntCounter,
+    last_used: IntGaugeVec,
+    /// By secret id; made when one is first used, and asked under a lock that is held for one look.
+    secrets: RwLock<HashMap<String, IntGauge>>,
 }
 
 impl Telemetry {
@@ -109,6 +140,35 @@ impl Telemetry {
             &["endpoint"],
         )?;
         registry.register(Box::new(durations.clone()))?;
+        let upstream = UpstreamMetrics {
+            deliveries: by(
+                "hookwarden_upstream_deliveries_total",
+                "Deliveries that were allowed, by what the upstream made of them.",
+                &["endpoint", "outcome"],
+            )?,
+            durations: HistogramVec::new(
+                HistogramOpts::new(
+                    "hookwarden_upstream_duration_seconds",
+                    "Time from the first byte sent to the upstream to its last byte.",
+                )
+                .buckets(UPSTREAM_BUCKETS.to_vec()),
+                &["endpoint"],
+            )?,
+            late: IntCounter::new(
+                "hookwarden_outcomes_unmatched_total",
+                "Outcomes for which no claim waited any more: late, told twice, or of another process.",
+            )?,
+        };
+        registry.register(Box::new(upstream.durations.clone()))?;
+        registry.register(Box::new(upstream.late.clone()))?;
+        let secrets_last_used = IntGaugeVec::new(
+            Opts::new(
+                "hookwarden_secret_last_used_timestamp_seconds",
+                "When a secret or key last verified a delivery.",
+            ),
+            &["endpoint", "secret_id"],
+        )?;
+        registry.register(Box::new(secrets_last_used.clone()))?;
         let panics =
             IntCounter::new("hookwarden_panics_total", "Checks that hit a defect in hookwarden and were denied.")?;
         registry.register(Box::new(panics.clone()))?;
@@ -128,14 +188,18 @@ impl Telemetry {
             "Whether the last attempt to load a configuration succeeded.",
         )?;
         let leases = gauge("hookwarden_leases", "Leases held, or over and not yet asked for.")?;
+        let claims = gauge("hookwarden_claims", "Deliveries remembered by replay guards.")?;
         let bodies_in_flight = gauge("hookwarden_bodies_in_flight_bytes", "Bytes of the bodies being checked.")?;
-        let unknown = EndpointHandles::new("", &checks, &durations, &body_bytes);
+        let unknown = EndpointHandles::new("", &checks, &durations, &body_bytes, &secrets_last_used);
         let handles = ArcSwap::from_pointee(Handles { endpoints: HashMap::new(), unknown });
         Ok(Self {
             registry,
             checks,
             durations,
             body_bytes,
+            upstream,
+            secrets_last_used,
+            claims,
             panics,
             observing,
             generation,
@@ -150,7 +214,9 @@ impl Telemetry {
 
     /// Makes the handles of a configuration that is about to be in force, and counts it.
     pub fn configured(&self, endpoints: &Endpoints, at: crate::clock::Now) {
-        let handles = |name: &str| EndpointHandles::new(name, &self.checks, &self.durations, &self.body_bytes);
+        let handles = |name: &str| {
+            EndpointHandles::new(name, &self.checks, &self.durations, &self.body_bytes, &self.secrets_last_used)
+        };
         self.handles.store(Arc::new(Handles {
             endpoints: endpoints.iter().map(|endpoint| (endpoint.name.clone(), handles(&endpoint.name))).collect(),
             unknown: handles(""),
@@ -160,6 +226,28 @@ impl Telemetry {
         self.loaded.set(at.wall.0);
         self.generation.inc();
         self.reload_succeeded.set(1);
+    }
+
+    /// Tells of what became of a delivery; `concluded` says whether a claim waited for it, where it has one.
+    pub fn concluded(&self, outcome: &Concluded, concluded: Option<bool>) {
+        // A name that is no endpoint's makes no series: the stream is told by whoever reaches the listener.
+        let handles = self.handles.load();
+        let name = std::str::from_utf8(&outcome.endpoint).unwrap_or_default();
+        if !handles.endpoints.contains_key(name) {
+            return;
+        }
+        let told = match outcome.conclusion {
+            Conclusion::Settled => "delivered",
+            Conclusion::Released => "failed",
+            Conclusion::Unknown => "unknown",
+        };
+        self.upstream.deliveries.with_label_values(&[name, told]).inc();
+        if let Some(took) = outcome.took {
+            self.upstream.durations.with_label_values(&[name]).observe(took.as_secs_f64());
+        }
+        if concluded == Some(false) {
+            self.upstream.late.inc();
+        }
     }
 
     /// Counts a reload.
@@ -183,15 +271,23 @@ impl Telemetry {
         let body_bytes = event.request.body_length();
         handles.count(&event.outcome.decision);
         handles.durations.observe(event.took.as_secs_f64());
+        if let Decision::Allow(Allowed::Admitted(admitted)) = &event.outcome.decision
+            && let Some(label) = admitted.secret()
+        {
+            handles.used(&label.id, event.at.0);
+        }
         handles.body_bytes.inc_by(u64::try_from(body_bytes).unwrap_or(u64::MAX));
         log(event, body_bytes);
     }
 
     /// The metrics, in the Prometheus text format.
     #[must_use]
-    pub fn render(&self, leases: usize, bodies_in_flight: usize) -> String {
-        self.leases.set(i64::try_from(leases).unwrap_or(i64::MAX));
-        self.bodies_in_flight.set(i64::try_from(bodies_in_flight).unwrap_or(i64::MAX));
+    pub fn render(&self, held: &Held) -> String {
+        for (gauge, held) in
+            [(&self.leases, held.leases), (&self.claims, held.claims), (&self.bodies_in_flight, held.body_bytes)]
+        {
+            gauge.set(i64::try_from(held).unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             Ok(()) => String::from_utf8(text).unwrap_or_default(),
@@ -201,7 +297,13 @@ impl Telemetry {
 }
 
 impl EndpointHandles {
-    fn new(endpoint: &str, checks: &IntCounterVec, durations: &HistogramVec, body_bytes: &IntCounterVec) -> Self {
+    fn new(
+        endpoint: &str,
+        checks: &IntCounterVec,
+        durations: &HistogramVec,
+        body_bytes: &IntCounterVec,
+        last_used: &IntGaugeVec,
+    ) -> Self {
         fn one_each<R>(all: &[R]) -> Vec<OnceLock<IntCounter>> {
             all.iter().map(|_| OnceLock::new()).collect()
         }
@@ -215,7 +317,20 @@ impl EndpointHandles {
             faulted: one_each(Fault::ALL),
             durations: durations.with_label_values(&[endpoint]),
             body_bytes: body_bytes.with_label_values(&[endpoint]),
+            last_used: last_used.clone(),
+            secrets: RwLock::default(),
         }
+    }
+
+    /// Notes when a secret was used. Ids come from the configuration, or from key sets that hold a bounded number.
+    fn used(&self, id: &str, at: i64) {
+        let known = self.secrets.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let gauge = known.unwrap_or_else(|| {
+            let gauge = self.last_used.with_label_values(&[&self.name, id]);
+            self.secrets.write().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), gauge.clone());
+            gauge
+        });
+        gauge.set(at);
     }
 
     fn count(&self, decision: &Decision) {

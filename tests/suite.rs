@@ -22,6 +22,7 @@ mod suite {
     mod lifecycle;
     mod properties;
     mod remote_keys;
+    mod replay;
     mod vectors;
     mod wycheproof;
 }

@@ -216,7 +216,7 @@ class Proxy:
 class Stack:
     """Everything together, in one directory."""
 
-    def __init__(self, directory, extra_endpoints="", changes=(PROXY_PROTOCOL,), log_level="debug"):
+    def __init__(self, directory, extra_endpoints="", changes=(PROXY_PROTOCOL,), log_level="debug", application=ROOT / "deploy/app/app.py"):
         self.directory = pathlib.Path(directory)
         self.tls = self.directory / "tls"
         self.secrets = self.directory / "secrets"
@@ -227,7 +227,7 @@ class Stack:
         throwaway.make_certificate(self.tls, HOST, "localhost")
         throwaway.make_secrets(self.secrets)
         self.config.write_text(self.rendered_config() + extra_endpoints)
-        self.app = Program("app", [sys.executable, ROOT / "deploy/app/app.py", "--host", "127.0.0.1", "--port", 0, "--keep", 100_000], self.directory)
+        self.app = Program("app", [sys.executable, application, "--host", "127.0.0.1", "--port", 0, "--keep", 100_000], self.directory)
         serve = [BINARY, "serve", "--config", self.config, "--log-format", "json", "--log-level", log_level]
         self.hookwarden = Program("hookwarden", serve, self.directory)
         self.log = JsonLog(self.hookwarden, lambda line: line.get("message") == "check")

@@ -4,6 +4,7 @@ use super::{
     challenge::{challenge, reply_body},
     file,
     problem::{Findings, Path},
+    replay,
     scheme::{SchemeCompiler, duration},
 };
 use crate::{
@@ -127,6 +128,7 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
     let limits = limits(&config.limits, &root.key("limits"), findings);
     let client = client_address(config.client_ip.as_ref(), &root.key("client_ip"), findings);
     let store = store(config.store.as_deref(), &root.key("store"), findings);
+    let outcome_within = replay::outcome_within((config.outcomes, config.outcome_timeout.as_deref()), &root, findings);
     if config.endpoints.is_empty() && damaged.is_empty() {
         findings.problem::<()>(&root.key("endpoints"), "is empty; without an endpoint every request is denied");
     }
@@ -143,7 +145,10 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
             );
         }
         let place = written.r#match.as_ref().and_then(|m| r#match(m, &path.key("match"), findings));
-        let Some(endpoint) = endpoint(&name, written, limits, client, context, &path, findings) else { continue };
+        let Some(endpoint) = endpoint(&name, written, limits, (client, outcome_within), context, &path, findings)
+        else {
+            continue;
+        };
         if let Err(rival) = endpoints.insert(endpoint, place) {
             findings.problem::<()>(
                 &path.key("match"),
@@ -296,7 +301,7 @@ fn endpoint(
     name: &str,
     written: file::Endpoint,
     limits: Limits,
-    client: ClientAddress,
+    (client, outcome_within): (ClientAddress, Option<Duration>),
     context: &Context,
     path: &Path,
     findings: &mut Findings,
@@ -363,7 +368,10 @@ fn endpoint(
         findings.problem::<()>(&path.key("body_limit"), "is more than `limits.body`; raise that one too");
     }
     let refusals = refusals(&written, preset, path, findings);
+    let retries = preset.and_then(|preset| preset.retries);
+    let replay = replay::rule(&written, retries, &scheme, outcome_within, path, findings);
     Some(Endpoint {
+        replay,
         name: name.to_owned(),
         provider: written.provider.unwrap_or_else(|| "custom".to_owned()),
         mode: match written.mode {

@@ -35,6 +35,11 @@ pub struct Config {
     pub limits: Limits,
     /// `memory` (default), or `file:///path/to/state.redb` to keep leases over a restart.
     pub store: Option<String>,
+    /// Who tells what the application made of a delivery: `none` (default), or `access_log`, for which Envoy must send
+    /// its access log to hookwarden.
+    pub outcomes: Option<Outcomes>,
+    /// How long an outcome is waited for. Default `60s`; longer than any route's time limit.
+    pub outcome_timeout: Option<String>,
     /// Whose address a client's is: `peer` (default), or `{ forwarded_for: { trusted_hops: N } }`.
     pub client_ip: Option<ClientIp>,
     /// The receivers, by name.
@@ -149,8 +154,73 @@ pub struct Endpoint {
     pub body_limit: Option<String>,
     /// Believes a body that Envoy sent as text to be the bytes. Only for proxies without `pack_as_bytes`.
     pub text_body: Option<bool>,
+    /// What becomes of a delivery whose signed bytes were there before. Default: `deny` where the time is signed and a
+    /// retry can be told from a replay, else `mark`, and `off` where no body is signed.
+    pub on_duplicate: Option<OnDuplicate>,
+    /// How long a delivery is remembered. Default: as long as it passes for fresh, and 24 h where no time is signed.
+    pub remember: Option<String>,
+    /// What happens while the store cannot be reached. Default `deny`.
+    pub store_failure: Option<StoreFailure>,
     /// What rejected senders are told.
     pub on_rejection: Option<OnRejection>,
+}
+
+/// Who tells what the application made of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcomes {
+    /// Nobody.
+    None,
+    /// Envoy, by its access log service.
+    AccessLog,
+}
+
+/// What becomes of a delivery whose signed bytes were there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDuplicate {
+    /// It is refused with 409.
+    Deny,
+    /// The provider is told 200, and the application does not see it.
+    #[serde(rename = "answer_200")]
+    Answer200,
+    /// It is forwarded with `x-hookwarden-duplicate`.
+    Mark,
+    /// Nothing is remembered.
+    Off,
+}
+
+impl OnDuplicate {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Answer200 => "answer_200",
+            Self::Mark => "mark",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What happens while the store cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreFailure {
+    /// Deliveries are refused with 503, and the provider tries again.
+    Deny,
+    /// This process's memory decides; each replica may let one copy through.
+    LocalOnly,
+}
+
+/// How a provider makes another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Retries {
+    /// With a new time and a new signature.
+    SignedAnew,
+    /// With the bytes of the first.
+    SameBytes,
 }
 
 /// A preset: an endpoint without what only a user knows.
@@ -181,6 +251,8 @@ pub struct Preset {
     pub delivery_id: Option<ValuePlace>,
     /// Where a delivery's event type stands.
     pub event_type: Option<ValuePlace>,
+    /// How it makes another try, where that is known.
+    pub retries: Option<Retries>,
     /// What rejected senders are told.
     pub on_rejection: Option<OnRejection>,
 }

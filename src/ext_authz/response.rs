@@ -32,6 +32,8 @@ use envoy_types::pb::{
 pub const TRUSTED_PREFIX: &str = "x-hookwarden-";
 /// `google.rpc.Code.PERMISSION_DENIED`; any code but OK means "send the denied response".
 const NOT_FORWARDED: i32 = 7;
+/// The name of a claim's id in the dynamic metadata.
+pub const CLAIM: &str = "claim";
 /// Seconds after which a provider should try again.
 const RETRY_AFTER: &str = "5";
 
@@ -82,6 +84,11 @@ fn forward<'a>(
             headers.push(header("x-hookwarden-verified-by", "observe"));
             headers.push(header("x-hookwarden-reason", observed.rejection().as_str()));
         }
+    }
+    if let Allowed::Admitted(admitted) = allowed
+        && let Some(duplicate) = admitted.duplicate()
+    {
+        headers.push(header("x-hookwarden-duplicate", duplicate.as_str()));
     }
     let headers_to_remove = spoofed(&headers, sent);
     OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
@@ -184,6 +191,13 @@ fn metadata(outcome: &Outcome, request_id: &str) -> Struct {
         if let Some(label) = admitted.secret() {
             let label: &Label = label;
             set("secret_id", &label.id);
+        }
+        if let Some(duplicate) = admitted.duplicate() {
+            set("duplicate", duplicate.as_str());
+        }
+        // It comes back with the upstream's outcome.
+        if let Some(claim) = admitted.claim() {
+            set(CLAIM, &claim.to_string());
         }
     }
     Struct { fields }

@@ -7,6 +7,7 @@
 //! Order: form, algorithm, coverage, key, signature, digest, time.
 
 use super::{
+    Proof,
     algorithm::Algorithm,
     digest,
     encoding::Encoding,
@@ -56,7 +57,7 @@ pub struct HttpMessageSignature {
 
 impl HttpMessageSignature {
     /// Verifies and says which key matched.
-    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Proof, Denial> {
         let inputs = dictionary(received, "signature-input")?;
         let signatures = dictionary(received, "signature")?;
         if inputs.len() > MAX_LABELS {
@@ -73,20 +74,14 @@ impl HttpMessageSignature {
                 return Err(Rejection::SignatureMalformed.into());
             };
             match self.judge(input, signature, received, now) {
-                Ok(label) => return Ok(label),
+                Ok(proof) => return Ok(proof),
                 Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
             }
         }
         Err(failure.unwrap_or(Rejection::SignatureMissing.into()))
     }
 
-    fn judge(
-        &self,
-        input: &InnerList,
-        signature: &[u8],
-        received: &Received<'_>,
-        now: Now,
-    ) -> Result<Arc<Label>, Denial> {
+    fn judge(&self, input: &InnerList, signature: &[u8], received: &Received<'_>, now: Now) -> Result<Proof, Denial> {
         for name in &self.parameters {
             if !input.params.contains_key(name.as_str()) {
                 let time = matches!(name.as_str(), "created" | "expires");
@@ -112,7 +107,7 @@ impl HttpMessageSignature {
             judge_content_digest(received)?;
         }
         self.judge_time(input, now)?;
-        Ok(label)
+        Ok(Proof { label, signed: received.identify([base.as_slice()]) })
     }
 
     /// The signature base (RFC 9421 §2.5).

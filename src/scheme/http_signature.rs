@@ -9,7 +9,7 @@
 //! an authentic delivery.
 
 use super::{
-    algorithm, digest,
+    Proof, algorithm, digest,
     encoding::Encoding,
     key_ring::KeyRing,
     mac::Hash,
@@ -21,9 +21,7 @@ use crate::{
     decision::{Denial, Rejection},
     delivery::{Delivery, Found},
     received::Received,
-    secret::Label,
 };
-use std::sync::Arc;
 
 /// Longest header read, in bytes.
 const MAX_HEADER: usize = 8192;
@@ -80,7 +78,7 @@ pub enum Algorithm {
 
 impl HttpSignature {
     /// Verifies and says which key matched.
-    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Proof, Denial> {
         let Received { delivery, body, .. } = *received;
         let parameters = self.find(delivery)?;
         let algorithm = self.algorithm(&parameters)?;
@@ -98,7 +96,7 @@ impl HttpSignature {
             judge_digest(delivery, body)?;
         }
         self.judge_time(&components, &parameters, delivery, now)?;
-        Ok(label)
+        Ok(Proof { label, signed: received.identify([content.as_slice()]) })
     }
 
     fn find<'a>(&self, delivery: &Delivery<'a>) -> Result<Parameters<'a>, Rejection> {

@@ -7,6 +7,7 @@
 //! Order: form, algorithm, key, signature, digest, claims, time.
 
 use super::{
+    Proof,
     algorithm::Algorithm,
     certificate_chain::CertificateChain,
     digest,
@@ -149,13 +150,14 @@ struct Token<'t> {
 
 impl Jwt {
     /// Verifies and says which secret or key matched.
-    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Proof, Denial> {
         let text = self.source.find(received)?;
         let token = self.parse(&text, received)?;
         let label = self.issued(&token, now)?;
         hold(&self.header, &token.header, received, Rejection::ClaimMissing, Rejection::ClaimMismatch)?;
+        let proof = Proof { label, signed: received.identify([&*token.signing_input]) };
         if self.detached.is_some() {
-            return Ok(label);
+            return Ok(proof);
         }
         let payload = Json::parse(&token.payload).ok_or(Rejection::ClaimMissing)?;
         if let Some(rule) = &self.body_digest {
@@ -166,7 +168,7 @@ impl Jwt {
         }
         hold(&self.claims, &payload, received, Rejection::ClaimMissing, Rejection::ClaimMismatch)?;
         self.time.judge(&payload, now)?;
-        Ok(label)
+        Ok(proof)
     }
 
     fn parse<'t>(&self, text: &'t [u8], received: &Received<'_>) -> Result<Token<'t>, Rejection> {

@@ -5,6 +5,7 @@
 //! signature: what is said then is said of an authentic delivery.
 
 use super::{
+    Proof,
     algorithm::Algorithm,
     digest::BodyDigest,
     find_key,
@@ -22,6 +23,7 @@ use crate::{
     delivery::Found,
     json::Json,
     received::{Place, Received},
+    replay::SignedDigest,
     secret::{Key, Label, LearnedSecret, Secret},
 };
 use std::{borrow::Cow, sync::Arc};
@@ -108,38 +110,40 @@ pub enum TimestampSource {
 
 impl Signed {
     /// Verifies and says which secret or key matched.
-    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
-        let label = match &self.each {
+    pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Proof, Denial> {
+        let proof = match &self.each {
             None => self.verify_one(received, None, now)?,
             Some(pointer) => self.verify_each(pointer, received, now)?,
         };
         if let Some(digest) = &self.body_digest {
             digest.judge(received)?;
         }
-        Ok(label)
+        Ok(proof)
     }
 
     /// Every item must verify, and there must be one.
-    fn verify_each(&self, pointer: &str, received: &Received<'_>, now: Now) -> Result<Arc<Label>, Denial> {
+    fn verify_each(&self, pointer: &str, received: &Received<'_>, now: Now) -> Result<Proof, Denial> {
         let json = received.json().ok_or(Rejection::BodyMalformed)?;
         let Some(Json::Array(items)) = json.at(pointer) else { return Err(Rejection::BodyMalformed.into()) };
         if items.len() > MAX_ITEMS {
             return Err(Rejection::BodyMalformed.into());
         }
-        let mut first = None;
+        let (mut first, mut signed) = (None, Vec::new());
         for item in items {
-            let label = self.verify_one(received, Some(item), now)?;
-            first = first.or(Some(label));
+            let proof = self.verify_one(received, Some(item), now)?;
+            first = first.or(Some(proof.label));
+            signed.extend(proof.signed);
         }
-        first.ok_or_else(|| Rejection::SignatureMissing.into())
+        let label = first.ok_or(Rejection::SignatureMissing)?;
+        Ok(Proof { label, signed: SignedDigest::of_all(signed) })
     }
 
-    fn verify_one(&self, received: &Received<'_>, item: Option<&Json>, now: Now) -> Result<Arc<Label>, Denial> {
+    fn verify_one(&self, received: &Received<'_>, item: Option<&Json>, now: Now) -> Result<Proof, Denial> {
         let presented = self.signature.find(received, item)?;
         let mut failure: Option<Denial> = None;
         for group in presented.groups() {
             match self.verify_group(&group, received, item, now) {
-                Ok(label) => return Ok(label),
+                Ok(proof) => return Ok(proof),
                 Err(denial) => failure = Some(failure.map_or(denial, |so_far| so_far.more_telling(denial))),
             }
         }
@@ -152,7 +156,7 @@ impl Signed {
         received: &Received<'_>,
         item: Option<&Json>,
         now: Now,
-    ) -> Result<Arc<Label>, Denial> {
+    ) -> Result<Proof, Denial> {
         // A timestamp inside a body that is signed as bytes is read once it is known who wrote it; before that the
         // body is not worth parsing.
         let in_body = |rule: &TimestampRule| {
@@ -177,7 +181,7 @@ impl Signed {
             item,
             listed_headers: list.as_ref().map(|(rule, list)| (*rule, &**list)),
         };
-        let label = self.made_by(group, received, inputs, now)?;
+        let proof = self.made_by(group, received, inputs, now)?;
         if let Some(rule) = &self.timestamp {
             let moment = match moment {
                 Some(moment) => moment,
@@ -185,7 +189,7 @@ impl Signed {
             };
             rule.tolerance.judge(moment, now)?;
         }
-        Ok(label)
+        Ok(proof)
     }
 
     /// Whose secret or key made the signature.
@@ -195,14 +199,17 @@ impl Signed {
         received: &'r Received<'_>,
         inputs: Inputs<'r>,
         now: Now,
-    ) -> Result<Arc<Label>, Denial> {
+    ) -> Result<Proof, Denial> {
         match &self.signer {
             Signer::Mac { hash, keys, learned } => {
                 let candidates = group.candidates(hash.length())?;
                 let content = self.content.resolve(received, inputs)?;
                 let judge = |label| {
                     let obtainable = self.oracles.iter().any(|oracle| oracle.reaches(&content));
-                    if obtainable { Err(Rejection::SignatureObtainable.into()) } else { Ok(label) }
+                    if obtainable {
+                        return Err(Rejection::SignatureObtainable.into());
+                    }
+                    Ok(Proof { label, signed: received.identify(content.iter().map(|piece| &**piece)) })
                 };
                 if let Some(secret) = learned.as_ref().and_then(|learned| learned.get()) {
                     let key = MacKey::hmac(*hash, Secret::new(secret.expose().to_vec()), false);
@@ -226,13 +233,14 @@ impl Signed {
                 let signatures = group.decoded()?;
                 let id = key_id.as_ref().map(|source| source.find(received)).transpose()?;
                 let content = whole(self.content.resolve(received, inputs)?);
-                keys.matching(id.as_deref(), now, |key| {
+                let label = keys.matching(id.as_deref(), now, |key| {
                     // RFC 8017 §8.2.2: a signature of another length than the modulus is not a signature.
                     if !signatures.iter().any(|signature| key.takes_length(signature.len())) {
                         return Err(Rejection::SignatureMalformed);
                     }
                     Ok(signatures.iter().any(|signature| key.made(*algorithm, &content, signature)))
-                })
+                })?;
+                Ok(Proof { label, signed: received.identify([&*content]) })
             }
         }
     }

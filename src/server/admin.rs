@@ -1,6 +1,6 @@
 //! Metrics and probes. Read-only, plain text, on a port of its own.
 
-use crate::ext_authz::Gate;
+use crate::{ext_authz::Gate, telemetry::Held};
 use anyhow::Context as _;
 use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use std::{
@@ -39,7 +39,10 @@ fn router(admin: Admin) -> Router {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    let text = admin.gate.telemetry.render(admin.gate.store.lease_count(), admin.gate.budget.spent());
+    let text = {
+        let Gate { telemetry, store, budget, .. } = &*admin.gate;
+        telemetry.render(&Held { leases: store.lease_count(), claims: store.claim_count(), body_bytes: budget.spent() })
+    };
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

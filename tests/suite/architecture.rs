@@ -15,6 +15,8 @@ const PURE: &[&str] = &[
     "src/scheme/",
     "src/admission.rs",
     "src/decision.rs",
+    "src/received.rs",
+    "src/replay.rs",
     "src/clock.rs",
     "src/secret.rs",
 ];

@@ -46,7 +46,7 @@ fn every_metric_is_documented() {
         "endpoints: { e: { provider: github, secrets: [{ id: a, inline: a long enough secret }] } }",
         0,
     );
-    for line in gate.telemetry.render(0, 0).lines() {
+    for line in gate.telemetry.render(&hookwarden::telemetry::Held::default()).lines() {
         if let Some(name) = line.strip_prefix("# HELP ").and_then(|rest| rest.split(' ').next()) {
             assert!(readme.contains(&format!("`{name}")), "{name} is not in README.md");
         }

@@ -363,7 +363,7 @@ async fn metrics_and_only_closed_labels() {
         let uri = format!("https://hooks.example.com/stranger-{at}").parse().unwrap();
         ask(&mut client, Asked { uri, endpoint: Some(format!("stranger-{at}")), ..delivery(b"body") }.check(RAW)).await;
     }
-    let text = gate.telemetry.render(0, 0);
+    let text = gate.telemetry.render(&hookwarden::telemetry::Held::default());
     for expected in [
         r#"hookwarden_checks_total{decision="allow",endpoint="hub",reason="verified"} 2"#,
         r#"hookwarden_checks_total{decision="deny",endpoint="",reason="unknown_endpoint"} 50"#,

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, compile::Limits},
-    ext_authz::{Authorization, Gate, budget::Budget, examiners},
+    ext_authz::{Gate, Routes, budget::Budget, examiners},
     store::Store,
     telemetry::Telemetry,
 };
@@ -43,16 +43,27 @@ pub(crate) fn gate_with(configuration: &str, now: i64, change: impl FnOnce(&mut 
     Arc::new(gate)
 }
 
-/// Serves a gate and connects to it.
+/// Serves a gate and connects to its check service.
 pub(crate) async fn connect(gate: Arc<Gate>) -> AuthorizationClient<Channel> {
+    AuthorizationClient::new(channel(gate).await).max_encoding_message_size(usize::MAX)
+}
+
+/// Serves a gate with all its services, and connects to them.
+pub(crate) async fn channel(gate: Arc<Gate>) -> Channel {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(
+    let (_, health) = tonic_health::server::health_reporter();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        let _running = stop;
         tonic::transport::Server::builder()
-            .serve_with_incoming(Authorization::new(gate), TcpIncoming::from(listener).with_nodelay(Some(true))),
-    );
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    AuthorizationClient::new(channel).max_encoding_message_size(usize::MAX)
+            .serve_with_incoming(
+                Routes::new(&gate, stopped, health),
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+            )
+            .await
+    });
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
 /// How Envoy is configured to tell a request.

@@ -1,0 +1,268 @@
+//! The same delivery again.
+//!
+//! A claim is made on what was *signed*, never on a header that the sender could change and never on how a signature
+//! is spelt: the twin of an ECDSA signature, hexadecimal in capitals and a list in another order are the same
+//! delivery. It is made after the proof, so a stranger leaves nothing behind.
+//!
+//! A guard that breaks honest retries loses deliveries. So a claim can stay *pending* until it is known what the
+//! upstream made of the delivery: an upstream that took it settles the claim, one that did not releases it, and the
+//! provider's next try with the same bytes passes. And a proxy that asks twice about one request is answered twice
+//! alike: a claim knows its [`Holder`].
+
+use std::{fmt, time::Duration};
+
+/// What was signed, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SignedDigest([u8; 32]);
+
+/// What identifies a delivery: the signed bytes, at one endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplayKey([u8; 16]);
+
+/// Which request of the proxy's made a claim: its stream id, in short. Nobody, where the proxy has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder([u8; 8]);
+
+/// How an endpoint guards against replays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayRule {
+    /// What becomes of a delivery that was there before.
+    pub on_duplicate: OnDuplicate,
+    /// How long a delivery is remembered.
+    pub remember: Duration,
+    /// How long a claim waits for the upstream's outcome; nothing where nobody tells it, and then a claim is settled
+    /// at once.
+    pub outcome_within: Option<Duration>,
+    /// What happens while the store cannot be reached.
+    pub store_failure: StoreFailure,
+}
+
+/// What becomes of a delivery that was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// It is refused.
+    Deny,
+    /// The provider is told 200; the upstream never sees it.
+    Answer200,
+    /// It is forwarded, and the upstream is told.
+    Mark,
+}
+
+/// What happens while the store cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreFailure {
+    /// Deliveries are refused with 503: none can be told to be new.
+    Deny,
+    /// This process's own memory decides: no delivery is lost, and each replica may let one copy through.
+    LocalOnly,
+}
+
+/// A claim to be the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// What is claimed.
+    pub key: ReplayKey,
+    /// By whom.
+    pub holder: Holder,
+    /// How, and for how long.
+    pub rule: ReplayRule,
+}
+
+/// What a claim comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// Nobody was there before.
+    First,
+    /// The same request asked before, and is answered the same again.
+    Again,
+    /// Somebody was, and the upstream has not answered yet.
+    Pending,
+    /// Somebody was, and what became of it was never told. The claim is this one's now.
+    Unknown,
+    /// Somebody was.
+    Settled,
+}
+
+/// What the upstream made of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    /// It took it.
+    Settled,
+    /// It did not: the next try is the first again.
+    Released,
+    /// Nobody knows. The next try is let through, and said to be perhaps not the first.
+    Unknown,
+}
+
+/// What the upstream is told of a delivery that is forwarded although it was there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duplicate {
+    /// It was.
+    Certain,
+    /// It was, but perhaps the upstream never got it.
+    Possible,
+}
+
+impl SignedDigest {
+    /// The digest of a signed content, in pieces.
+    #[must_use]
+    pub fn of<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for piece in pieces {
+            hasher.update(piece);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// One digest for several contents, whatever their order. None for none.
+    #[must_use]
+    pub fn of_all(mut digests: Vec<Self>) -> Option<Self> {
+        match digests.as_slice() {
+            [] => None,
+            [one] => Some(*one),
+            _ => {
+                digests.sort_unstable();
+                Some(Self::of(digests.iter().map(|digest| digest.0.as_slice())))
+            }
+        }
+    }
+}
+
+impl ReplayKey {
+    /// The key of what was signed, at an endpoint. 128 bits: a collision would take 2⁶⁴ deliveries.
+    #[must_use]
+    pub fn new(endpoint: &str, signed: SignedDigest) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        // A name holds no NUL, so the border is certain.
+        hasher.update(endpoint.as_bytes()).update(&[0]).update(&signed.0);
+        let mut key = [0; 16];
+        hasher.finalize_xof().fill(&mut key);
+        Self(key)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// A key from its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for ReplayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReplayKey({})", const_hex::encode(self.0))
+    }
+}
+
+/// What is claimed and by whom, as it goes out with the check's answer and comes back with the upstream's outcome. It
+/// says nothing about the delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimId {
+    /// What.
+    pub key: ReplayKey,
+    /// By whom.
+    pub holder: Holder,
+}
+
+impl ClaimId {
+    /// Reads what `Display` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (key, holder) = text.split_once('.')?;
+        let key = ReplayKey(const_hex::decode_to_array(key).ok()?);
+        Some(Self { key, holder: Holder(const_hex::decode_to_array(holder).ok()?) })
+    }
+}
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", const_hex::encode(self.key.0), const_hex::encode(self.holder.0))
+    }
+}
+
+impl Holder {
+    /// Who asks without a stream id: never the same as anybody.
+    pub const NOBODY: Self = Self([0; 8]);
+
+    /// The holder with a stream id.
+    #[must_use]
+    pub fn of(stream_id: &[u8]) -> Self {
+        if stream_id.is_empty() {
+            return Self::NOBODY;
+        }
+        let mut short = [0; 8];
+        blake3::Hasher::new().update(stream_id).finalize_xof().fill(&mut short);
+        Self(short)
+    }
+
+    /// Whether it is known to be the same request.
+    #[must_use]
+    pub fn is(self, other: Self) -> bool {
+        self == other && self != Self::NOBODY
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 8] {
+        self.0
+    }
+
+    /// A holder from its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Duplicate {
+    /// The stable spelling, as in `x-hookwarden-duplicate`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Certain => "true",
+            Self::Possible => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_depends_on_the_signed_bytes_and_the_endpoint_and_nothing_else() {
+        let key = |endpoint: &str, pieces: &[&[u8]]| ReplayKey::new(endpoint, SignedDigest::of(pieces.iter().copied()));
+        assert_eq!(key("e", &[b"ab", b"c"]), key("e", &[b"a", b"bc"]));
+        assert_ne!(key("e", &[b"abc"]), key("f", &[b"abc"]));
+        assert_ne!(key("e", &[b"abc"]), key("e", &[b"abd"]));
+        let id = ClaimId { key: key("e", &[b"abc"]), holder: Holder::of(b"7") };
+        assert_eq!(ClaimId::parse(&id.to_string()), Some(id));
+        for odd in ["", ".", "zz.00", "00.00", &id.to_string()[1..], &format!("{id}00")] {
+            assert_eq!(ClaimId::parse(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn several_contents_are_the_same_in_any_order() {
+        let digest = |text: &[u8]| SignedDigest::of([text]);
+        assert_eq!(
+            SignedDigest::of_all(vec![digest(b"a"), digest(b"b")]),
+            SignedDigest::of_all(vec![digest(b"b"), digest(b"a")])
+        );
+        assert_eq!(SignedDigest::of_all(vec![digest(b"a")]), Some(digest(b"a")));
+        assert_eq!(SignedDigest::of_all(vec![]), None);
+    }
+
+    #[test]
+    fn nobody_is_never_the_same() {
+        assert!(Holder::of(b"7").is(Holder::of(b"7")));
+        assert!(!Holder::of(b"7").is(Holder::of(b"8")));
+        assert!(!Holder::NOBODY.is(Holder::NOBODY));
+        assert!(!Holder::of(b"").is(Holder::NOBODY));
+    }
+}

@@ -1,0 +1,323 @@
+//! Claims in memory: bounded, never evicted while they are remembered, and forgotten without looking for them.
+//!
+//! Claims that are remembered equally long lie in slots by the time they were made; a slot is dropped whole when the
+//! youngest claim in it is over. So expiry costs nothing per claim, at the price of remembering one for up to a ninth
+//! longer. Time is monotonic: no step of the calendar ends a claim early.
+//!
+//! A claim takes 28 bytes. The maps are split, because one that grows holds everything twice while it does, and
+//! everybody waits.
+
+use crate::{
+    clock::Now,
+    decision::Fault,
+    replay::{Claim, ClaimId, Claimed, Conclusion, Holder, ReplayKey},
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// The most claims held at once, unless `limits.claims` says otherwise.
+pub const MAX_CLAIMS: usize = 1_000_000;
+/// Slots in the time a claim is remembered.
+const SLOTS: u64 = 8;
+const SHARDS: usize = 16;
+
+/// Claims, by what is claimed.
+#[derive(Debug)]
+pub(super) struct Claims {
+    shards: [Mutex<Shard>; SHARDS],
+    count: AtomicUsize,
+    limit: usize,
+}
+
+/// By how long a claim is remembered, in seconds.
+#[derive(Debug, Default)]
+struct Shard(BTreeMap<u64, VecDeque<Slot>>);
+
+#[derive(Debug)]
+struct Slot {
+    /// Number of slot lengths since the process started.
+    number: u64,
+    claims: HashMap<[u8; 16], Kept>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    holder: [u8; 8],
+    /// Monotonic seconds since which the outcome is awaited.
+    since: u32,
+}
+
+/// Stands for "the outcome is known".
+const SETTLED: u32 = u32::MAX;
+/// Stands for "the outcome will never be known".
+const LOST: u32 = u32::MAX - 1;
+
+impl Kept {
+    fn new(holder: Holder, awaits_outcome: bool, now: Now) -> Self {
+        let moment = u32::try_from(now.monotonic.as_secs()).unwrap_or(LOST).min(LOST);
+        Self { holder: holder.bytes(), since: if awaits_outcome { moment } else { SETTLED } }
+    }
+
+    /// What another claim to the same comes to.
+    fn meets(self, claim: &Claim, now: Now) -> Claimed {
+        if Holder::from_bytes(self.holder).is(claim.holder) {
+            return Claimed::Again;
+        }
+        match self.since {
+            SETTLED => Claimed::Settled,
+            LOST => Claimed::Unknown,
+            since => {
+                let waited = now.monotonic.saturating_sub(Duration::from_secs(u64::from(since)));
+                let patience = claim.rule.outcome_within.unwrap_or(Duration::ZERO);
+                if waited < patience { Claimed::Pending } else { Claimed::Unknown }
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Drops the slots that are over; says how many claims went.
+    fn expire(&mut self, now: Now) -> usize {
+        let mut gone = 0_usize;
+        for (remember, slots) in &mut self.0 {
+            let length = slot_length(*remember);
+            let is_over = |slot: &Slot| {
+                let ends = slot.number.saturating_add(1).saturating_mul(length).saturating_add(*remember);
+                ends <= now.monotonic.as_secs()
+            };
+            while slots.front().is_some_and(is_over) {
+                gone = gone.saturating_add(slots.pop_front().map_or(0, |slot| slot.claims.len()));
+            }
+        }
+        gone
+    }
+
+    fn find(&mut self, key: ReplayKey) -> Option<&mut Kept> {
+        self.0.values_mut().flatten().find_map(|slot| slot.claims.get_mut(key.bytes()))
+    }
+
+    fn insert(&mut self, claim: &Claim, kept: Kept, now: Now) {
+        let remember = claim.rule.remember.as_secs().max(1);
+        let number = now.monotonic.as_secs().checked_div(slot_length(remember)).unwrap_or(0);
+        let slots = self.0.entry(remember).or_default();
+        if slots.back().is_none_or(|slot| slot.number < number) {
+            slots.push_back(Slot { number, claims: HashMap::new() });
+        }
+        if let Some(slot) = slots.back_mut() {
+            slot.claims.insert(*claim.key.bytes(), kept);
+        }
+    }
+
+    fn remove(&mut self, key: ReplayKey) -> bool {
+        self.0.values_mut().flatten().any(|slot| slot.claims.remove(key.bytes()).is_some())
+    }
+}
+
+/// Seconds that one slot takes in.
+fn slot_length(remember: u64) -> u64 {
+    remember.div_ceil(SLOTS).max(1)
+}
+
+impl Claims {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), count: AtomicUsize::new(0), limit }
+    }
+
+    /// A key is a digest, so its first byte spreads evenly. A panic elsewhere leaves nothing half written: every
+    /// change is one insert or remove.
+    fn shard(&self, key: ReplayKey) -> MutexGuard<'_, Shard> {
+        let [first, ..] = key.bytes();
+        let index = usize::from(*first).checked_rem(SHARDS).unwrap_or(0);
+        let shard = self.shards.get(index).unwrap_or(&self.shards[0]);
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims to be the first.
+    pub(super) fn claim(&self, claim: &Claim, now: Now) -> Result<Claimed, Fault> {
+        let mut shard = self.shard(claim.key);
+        let gone = shard.expire(now);
+        self.count.fetch_sub(gone, Ordering::Relaxed);
+        let mine = Kept::new(claim.holder, claim.rule.outcome_within.is_some(), now);
+        if let Some(kept) = shard.find(claim.key) {
+            let claimed = kept.meets(claim, now);
+            if claimed == Claimed::Unknown {
+                *kept = mine;
+            }
+            return Ok(claimed);
+        }
+        if !self.take_place() {
+            // Shards that nobody asks keep what is over; now its room is wanted.
+            drop(shard);
+            for shard in &self.shards {
+                let gone = shard.lock().unwrap_or_else(PoisonError::into_inner).expire(now);
+                self.count.fetch_sub(gone, Ordering::Relaxed);
+            }
+            shard = self.shard(claim.key);
+            if shard.find(claim.key).is_some() {
+                drop(shard);
+                return self.claim(claim, now);
+            }
+            if !self.take_place() {
+                return Err(Fault::StoreFull);
+            }
+        }
+        shard.insert(claim, mine, now);
+        Ok(Claimed::First)
+    }
+
+    /// Counts one more, if there is room.
+    fn take_place(&self) -> bool {
+        let free = self.count.fetch_add(1, Ordering::Relaxed) < self.limit;
+        if !free {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// Ends the wait for an outcome, for the one who waits; says whether it did.
+    pub(super) fn conclude(&self, ClaimId { key, holder }: ClaimId, conclusion: Conclusion) -> bool {
+        let mut shard = self.shard(key);
+        let Some(kept) = shard.find(key) else { return false };
+        if kept.since == SETTLED || !Holder::from_bytes(kept.holder).is(holder) {
+            return false;
+        }
+        match conclusion {
+            Conclusion::Settled => kept.since = SETTLED,
+            Conclusion::Unknown => kept.since = LOST,
+            Conclusion::Released => {
+                shard.remove(key);
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    #[cfg(test)]
+    /// Takes a claim back that could not be kept.
+    pub(super) fn withdraw(&self, key: ReplayKey) {
+        if self.shard(key).remove(key) {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many are held, or over and not yet dropped.
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::UnixSeconds,
+        replay::{OnDuplicate, ReplayRule, SignedDigest, StoreFailure},
+    };
+
+    fn at(seconds: u64) -> Now {
+        Now { wall: UnixSeconds(0), monotonic: Duration::from_secs(seconds) }
+    }
+
+    fn claim(what: u32, holder: &str) -> Claim {
+        let rule = ReplayRule {
+            on_duplicate: OnDuplicate::Deny,
+            remember: Duration::from_secs(600),
+            outcome_within: Some(Duration::from_secs(60)),
+            store_failure: StoreFailure::Deny,
+        };
+        let key = ReplayKey::new("e", SignedDigest::of([what.to_be_bytes().as_slice()]));
+        Claim { key, holder: Holder::of(holder.as_bytes()), rule }
+    }
+
+    fn id(what: u32, holder: &str) -> ClaimId {
+        let Claim { key, holder, .. } = claim(what, holder);
+        ClaimId { key, holder }
+    }
+
+    fn at_once(claim: Claim) -> Claim {
+        Claim { rule: ReplayRule { outcome_within: None, ..claim.rule }, ..claim }
+    }
+
+    #[test]
+    fn the_first_waits_for_its_outcome_and_everybody_else_for_the_first() {
+        let claims = Claims::new(10);
+        assert_eq!(claims.claim(&claim(1, "a"), at(0)), Ok(Claimed::First));
+        assert_eq!(claims.claim(&claim(1, "a"), at(1)), Ok(Claimed::Again), "the proxy asks twice");
+        assert_eq!(claims.claim(&claim(1, "b"), at(1)), Ok(Claimed::Pending));
+        assert!(!claims.conclude(id(1, "b"), Conclusion::Released), "b is not who waits");
+        assert!(claims.conclude(id(1, "a"), Conclusion::Settled));
+        assert_eq!(claims.claim(&claim(1, "b"), at(2)), Ok(Claimed::Settled));
+        assert!(!claims.conclude(id(1, "a"), Conclusion::Released), "what is settled stays");
+        assert_eq!(claims.claim(&claim(1, "b"), at(599)), Ok(Claimed::Settled));
+    }
+
+    #[test]
+    fn what_the_upstream_did_not_take_is_free_again() {
+        let claims = Claims::new(10);
+        claims.claim(&claim(1, "a"), at(0)).unwrap();
+        assert!(claims.conclude(id(1, "a"), Conclusion::Released));
+        assert_eq!(claims.count(), 0);
+        assert_eq!(claims.claim(&claim(1, "b"), at(1)), Ok(Claimed::First));
+    }
+
+    #[test]
+    fn an_outcome_that_never_comes_is_unknown_and_whoever_asks_then_waits_himself() {
+        let claims = Claims::new(10);
+        claims.claim(&claim(1, "a"), at(0)).unwrap();
+        assert_eq!(claims.claim(&claim(1, "b"), at(59)), Ok(Claimed::Pending));
+        assert_eq!(claims.claim(&claim(1, "b"), at(60)), Ok(Claimed::Unknown));
+        assert_eq!(claims.claim(&claim(1, "c"), at(61)), Ok(Claimed::Pending), "b's is awaited now");
+        assert!(claims.conclude(id(1, "b"), Conclusion::Unknown));
+        assert_eq!(claims.claim(&claim(1, "c"), at(62)), Ok(Claimed::Unknown));
+    }
+
+    #[test]
+    fn where_nobody_tells_outcomes_a_claim_is_settled_at_once() {
+        let claims = Claims::new(10);
+        assert_eq!(claims.claim(&at_once(claim(1, "a")), at(0)), Ok(Claimed::First));
+        assert_eq!(claims.claim(&at_once(claim(1, "a")), at(0)), Ok(Claimed::Again));
+        assert_eq!(claims.claim(&at_once(claim(1, "b")), at(0)), Ok(Claimed::Settled));
+        assert_eq!(claims.claim(&at_once(claim(1, "")), at(0)), Ok(Claimed::Settled));
+    }
+
+    #[test]
+    fn a_claim_is_remembered_as_long_as_promised_and_hardly_longer() {
+        for start in [0_u64, 1, 37, 74, 75, 600, 1_000_000] {
+            let claims = Claims::new(10);
+            let what = u32::try_from(start).unwrap();
+            assert_eq!(claims.claim(&at_once(claim(what, "a")), at(start)), Ok(Claimed::First));
+            assert_eq!(claims.claim(&at_once(claim(what, "b")), at(start + 599)), Ok(Claimed::Settled), "{start}");
+            assert_eq!(claims.claim(&at_once(claim(what, "b")), at(start + 600 + 75)), Ok(Claimed::First), "{start}");
+            claims.withdraw(claim(what, "b").key);
+            assert_eq!(claims.count(), 0);
+        }
+    }
+
+    #[test]
+    fn full_means_no_new_ones_and_nobody_is_forgotten_for_them() {
+        let claims = Claims::new(100);
+        for what in 0..100 {
+            assert_eq!(claims.claim(&at_once(claim(what, "a")), at(0)), Ok(Claimed::First));
+        }
+        assert_eq!(claims.claim(&at_once(claim(100, "a")), at(1)), Err(Fault::StoreFull));
+        assert_eq!(claims.claim(&at_once(claim(7, "b")), at(1)), Ok(Claimed::Settled));
+        let free = (1000..2000).filter(|what| claims.claim(&at_once(claim(*what, "a")), at(700)).is_ok()).count();
+        assert_eq!(free, 100);
+    }
+
+    /// A reload may change how long an endpoint remembers; what was claimed before is still known.
+    #[test]
+    fn claims_of_other_lengths_are_found_too() {
+        let claims = Claims::new(10);
+        claims.claim(&at_once(claim(1, "a")), at(0)).unwrap();
+        let mut longer = at_once(claim(1, "b"));
+        longer.rule.remember = Duration::from_secs(3600);
+        assert_eq!(claims.claim(&longer, at(1)), Ok(Claimed::Settled));
+    }
+}

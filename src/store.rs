@@ -15,7 +15,7 @@ use crate::{
     admission::{Standing, State},
     clock::Now,
     decision::Fault,
-    replay::{Claim, ClaimId, Claimed, Conclusion, OnDuplicate},
+    replay::{Claim, ClaimId, Claimed, Conclusion, OnDuplicate, StoreFailure},
     scheme::ip_lease::{Grant, Tenant},
     secret::Secret,
 };
@@ -72,7 +72,7 @@ impl Store {
     }
 
     fn on_file(path: &Path, now: Now) -> anyhow::Result<Self> {
-        let (file, kept, learned) = file::File::open(path)?;
+        let (file, file::Contents { leases: kept, learned, claims: kept_claims }) = file::File::open(path)?;
         let leases = memory::Leases::default();
         // Those that are held come first, so that no number of those that are over takes their room.
         let crowded = kept.len() > MAX_LEASES;
@@ -85,7 +85,12 @@ impl Store {
         if crowded {
             file.sweep(now.wall);
         }
-        Ok(Self { leases, file: Some(file), learned: Mutex::new(learned), ..Self::in_memory() })
+        let claims = claims::Claims::new(MAX_CLAIMS);
+        let lost = kept_claims.iter().filter(|claim| !claims.restore(claim, now)).count();
+        if lost > 0 {
+            tracing::error!(lost, "the file holds more claims than may be held; replays of these would pass");
+        }
+        Ok(Self { leases, claims, file: Some(file), learned: Mutex::new(learned) })
     }
 
     /// The secrets that endpoints learned before, once.
@@ -95,9 +100,21 @@ impl Store {
     }
 
     /// Ends the wait of a claim for its outcome; says whether it waited.
-    #[expect(clippy::unused_async, reason = "a store behind a disk or a network waits here")]
     pub async fn conclude(&self, claim: ClaimId, conclusion: Conclusion) -> bool {
-        self.claims.conclude(claim, conclusion)
+        let waited = self.claims.conclude(claim, conclusion);
+        if let (true, Some(file)) = (waited, &self.file)
+            && file.conclude(claim, conclusion).await.is_err()
+        {
+            // In memory it is concluded. After a restart it would be unknown, which costs protection and no delivery.
+            tracing::warn!("an outcome could not be written");
+        }
+        waited
+    }
+
+    /// Whether what is behind memory, if anything is, took the last change.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.file.as_ref().is_none_or(file::File::is_up)
     }
 
     /// How many claims are remembered.
@@ -126,6 +143,13 @@ impl State for Store {
         let mut waited = Duration::ZERO;
         loop {
             let claimed = self.claims.claim(claim, now)?;
+            if let (Claimed::First | Claimed::Again | Claimed::Unknown, Some(file)) = (claimed, &self.file)
+                && let Err(fault) = file.claim(claim, now).await
+                && claim.rule.store_failure == StoreFailure::Deny
+            {
+                self.claims.withdraw(claim.key);
+                return Err(fault);
+            }
             // A provider that tries again at once is faster than the word of what became of its first try. One that
             // is only marked need not wait.
             if claimed != Claimed::Pending || claim.rule.on_duplicate == OnDuplicate::Mark || waited >= OUTCOME_WAIT {
@@ -197,5 +221,62 @@ mod tests {
                 Err(error) => panic!("{error:#}"),
             }
         }
+    }
+
+    fn claim(what: u8, holder: &str, awaits_outcome: bool) -> Claim {
+        let rule = crate::replay::ReplayRule {
+            on_duplicate: OnDuplicate::Mark,
+            remember: Duration::from_secs(600),
+            outcome_within: awaits_outcome.then_some(Duration::from_secs(60)),
+            store_failure: StoreFailure::Deny,
+        };
+        let key = crate::replay::ReplayKey::from_bytes([what; 16]);
+        Claim { key, holder: crate::replay::Holder::of(holder.as_bytes()), rule }
+    }
+
+    /// What was delivered before a restart is known after it, as long as it was promised by the calendar; what was
+    /// under way waits again, for the same holder.
+    #[test]
+    fn claims_outlive_the_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.redb");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let ask = |store: &Store, claim: &Claim, now: Now| runtime.block_on(State::claim(store, claim, now));
+        let id = |claim: Claim| ClaimId { key: claim.key, holder: claim.holder };
+
+        let store = open_when_free(&path, at(1000));
+        assert_eq!(ask(&store, &claim(1, "a", false), at(1000)), Ok(Claimed::First));
+        assert_eq!(ask(&store, &claim(2, "a", true), at(1000)), Ok(Claimed::First));
+        assert_eq!(ask(&store, &claim(3, "a", true), at(1000)), Ok(Claimed::First));
+        assert!(runtime.block_on(store.conclude(id(claim(3, "a", true)), Conclusion::Settled)));
+        assert_eq!(ask(&store, &claim(4, "a", true), at(1000)), Ok(Claimed::First));
+        assert!(runtime.block_on(store.conclude(id(claim(4, "a", true)), Conclusion::Released)));
+        assert_eq!(ask(&store, &claim(5, "a", true), at(1000)), Ok(Claimed::First));
+        assert!(runtime.block_on(store.conclude(id(claim(5, "a", true)), Conclusion::Unknown)));
+        drop(store);
+
+        // The process is new, so its monotonic time begins again.
+        let after = |seconds: u64| Now { monotonic: Duration::from_secs(seconds - 1100), ..at(seconds) };
+        let store = open_when_free(&path, after(1100));
+        assert_eq!(ask(&store, &claim(1, "b", false), after(1100)), Ok(Claimed::Settled));
+        assert_eq!(ask(&store, &claim(2, "b", true), after(1100)), Ok(Claimed::Pending));
+        assert!(runtime.block_on(store.conclude(id(claim(2, "a", true)), Conclusion::Settled)));
+        assert_eq!(ask(&store, &claim(2, "b", true), after(1101)), Ok(Claimed::Settled));
+        assert_eq!(ask(&store, &claim(3, "b", true), after(1100)), Ok(Claimed::Settled));
+        assert_eq!(ask(&store, &claim(4, "b", true), after(1100)), Ok(Claimed::First));
+        assert_eq!(ask(&store, &claim(5, "b", true), after(1100)), Ok(Claimed::Unknown));
+        assert_eq!(ask(&store, &claim(1, "b", false), after(1599)), Ok(Claimed::Settled));
+        drop(store);
+
+        // By a calendar that went back ten years nothing is over, and nothing lasts longer than it was to.
+        let store = open_when_free(&path, Now { wall: UnixSeconds(-315_360_000), monotonic: Duration::ZERO });
+        let back = |seconds: u64| Now { wall: UnixSeconds(-315_360_000), monotonic: Duration::from_secs(seconds) };
+        assert_eq!(ask(&store, &claim(3, "b", true), back(599)), Ok(Claimed::Settled));
+        assert_eq!(ask(&store, &claim(3, "b", true), back(600 + 75)), Ok(Claimed::First));
+        drop(store);
+
+        // And by one that went on ten years everything is.
+        let store = open_when_free(&path, Now { wall: UnixSeconds(315_360_000), monotonic: Duration::ZERO });
+        assert_eq!(store.claim_count(), 0);
     }
 }

@@ -62,6 +62,8 @@ pub struct Held {
     pub claims: usize,
     /// Bytes of bodies.
     pub body_bytes: usize,
+    /// Whether the store takes changes.
+    pub store_up: bool,
 }
 
 /// The metrics of a process.
@@ -74,6 +76,7 @@ pub struct Telemetry {
     upstream: UpstreamMetrics,
     secrets_last_used: IntGaugeVec,
     claims: IntGauge,
+    store_up: IntGauge,
     panics: IntCounter,
     observing: IntGauge,
     generation: IntGauge,
@@ -189,6 +192,7 @@ impl Telemetry {
         )?;
         let leases = gauge("hookwarden_leases", "Leases held, or over and not yet asked for.")?;
         let claims = gauge("hookwarden_claims", "Deliveries remembered by replay guards.")?;
+        let store_up = gauge("hookwarden_store_up", "Whether the store took the last change.")?;
         let bodies_in_flight = gauge("hookwarden_bodies_in_flight_bytes", "Bytes of the bodies being checked.")?;
         let unknown = EndpointHandles::new("", &checks, &durations, &body_bytes, &secrets_last_used);
         let handles = ArcSwap::from_pointee(Handles { endpoints: HashMap::new(), unknown });
@@ -200,6 +204,7 @@ impl Telemetry {
             upstream,
             secrets_last_used,
             claims,
+            store_up,
             panics,
             observing,
             generation,
@@ -288,6 +293,7 @@ impl Telemetry {
         {
             gauge.set(i64::try_from(held).unwrap_or(i64::MAX));
         }
+        self.store_up.set(i64::from(held.store_up));
         let mut text = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             Ok(()) => String::from_utf8(text).unwrap_or_default(),

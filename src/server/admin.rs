@@ -41,7 +41,12 @@ fn router(admin: Admin) -> Router {
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     let text = {
         let Gate { telemetry, store, budget, .. } = &*admin.gate;
-        telemetry.render(&Held { leases: store.lease_count(), claims: store.claim_count(), body_bytes: budget.spent() })
+        telemetry.render(&Held {
+            leases: store.lease_count(),
+            claims: store.claim_count(),
+            body_bytes: budget.spent(),
+            store_up: store.is_up(),
+        })
     };
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], text)
 }

@@ -7,6 +7,7 @@
 //! A claim takes 28 bytes. The maps are split, because one that grows holds everything twice while it does, and
 //! everybody waits.
 
+use super::file::KeptClaim;
 use crate::{
     clock::Now,
     decision::Fault,
@@ -27,6 +28,14 @@ pub const MAX_CLAIMS: usize = 1_000_000;
 const SLOTS: u64 = 8;
 const SHARDS: usize = 16;
 
+/// Where monotonic time starts here: claims that are read from a file were made before the process was.
+const BEFORE: u64 = 60 * 24 * 3600;
+
+/// The moment, counted from before the process started.
+fn seconds(now: Now) -> u64 {
+    now.monotonic.as_secs().saturating_add(BEFORE)
+}
+
 /// Claims, by what is claimed.
 #[derive(Debug)]
 pub(super) struct Claims {
@@ -41,7 +50,7 @@ struct Shard(BTreeMap<u64, VecDeque<Slot>>);
 
 #[derive(Debug)]
 struct Slot {
-    /// Number of slot lengths since the process started.
+    /// Number of slot lengths since the beginning of time.
     number: u64,
     claims: HashMap<[u8; 16], Kept>,
 }
@@ -89,7 +98,7 @@ impl Shard {
             let length = slot_length(*remember);
             let is_over = |slot: &Slot| {
                 let ends = slot.number.saturating_add(1).saturating_mul(length).saturating_add(*remember);
-                ends <= now.monotonic.as_secs()
+                ends <= seconds(now)
             };
             while slots.front().is_some_and(is_over) {
                 gone = gone.saturating_add(slots.pop_front().map_or(0, |slot| slot.claims.len()));
@@ -102,15 +111,18 @@ impl Shard {
         self.0.values_mut().flatten().find_map(|slot| slot.claims.get_mut(key.bytes()))
     }
 
-    fn insert(&mut self, claim: &Claim, kept: Kept, now: Now) {
-        let remember = claim.rule.remember.as_secs().max(1);
-        let number = now.monotonic.as_secs().checked_div(slot_length(remember)).unwrap_or(0);
+    /// Keeps what was claimed at `made`.
+    fn insert(&mut self, key: ReplayKey, remember: Duration, kept: Kept, made: u64) {
+        let remember = remember.as_secs().max(1);
+        let number = made.checked_div(slot_length(remember)).unwrap_or(0);
         let slots = self.0.entry(remember).or_default();
-        if slots.back().is_none_or(|slot| slot.number < number) {
-            slots.push_back(Slot { number, claims: HashMap::new() });
+        // Only what is read from a file goes anywhere but to the end.
+        let at = slots.partition_point(|slot| slot.number < number);
+        if slots.get(at).is_none_or(|slot| slot.number != number) {
+            slots.insert(at, Slot { number, claims: HashMap::new() });
         }
-        if let Some(slot) = slots.back_mut() {
-            slot.claims.insert(*claim.key.bytes(), kept);
+        if let Some(slot) = slots.get_mut(at) {
+            slot.claims.insert(*key.bytes(), kept);
         }
     }
 
@@ -167,7 +179,7 @@ impl Claims {
                 return Err(Fault::StoreFull);
             }
         }
-        shard.insert(claim, mine, now);
+        shard.insert(claim.key, claim.rule.remember, mine, seconds(now));
         Ok(Claimed::First)
     }
 
@@ -198,7 +210,25 @@ impl Claims {
         true
     }
 
-    #[cfg(test)]
+    /// Puts back what was read from a file; says whether there was room.
+    pub(super) fn restore(&self, claim: &KeptClaim, now: Now) -> bool {
+        let left = claim.remaining(now.wall);
+        if left.is_zero() {
+            return true;
+        }
+        if !self.take_place() {
+            return false;
+        }
+        let kept = match claim.conclusion {
+            None | Some(Conclusion::Released) => Kept::new(claim.id.holder, true, now),
+            Some(Conclusion::Settled) => Kept::new(claim.id.holder, false, now),
+            Some(Conclusion::Unknown) => Kept { since: LOST, ..Kept::new(claim.id.holder, true, now) },
+        };
+        let made = seconds(now).saturating_sub(claim.length.saturating_sub(left).as_secs());
+        self.shard(claim.id.key).insert(claim.id.key, claim.length, kept, made);
+        true
+    }
+
     /// Takes a claim back that could not be kept.
     pub(super) fn withdraw(&self, key: ReplayKey) {
         if self.shard(key).remove(key) {

@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e oracles fmt clean tools
+.PHONY: help demo build test lint unit e2e test-faults oracles fmt clean tools
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
@@ -14,6 +14,7 @@ help:
 	@echo 'make lint          formatting and lints only'
 	@echo 'make unit          the tests that need no Envoy'
 	@echo 'make e2e           the tests through a real Envoy; PYTEST="-k lease" chooses some'
+	@echo 'make test-faults   the end-to-end tests of faults, as long as they are meant to last'
 	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
@@ -41,6 +42,9 @@ unit: tools
 
 e2e: build $(VENV)/e2e.stamp
 	$(PYTHON) -m pytest tests/e2e $(PYTEST)
+
+test-faults: build $(VENV)/e2e.stamp
+	HOOKWARDEN_ROTATION_SECONDS=120 $(PYTHON) -m pytest tests/e2e -k 'rotation or store or replay or lifecycle' $(PYTEST)
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)

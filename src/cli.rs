@@ -208,7 +208,7 @@ fn start_log(serve: &Serve) {
 
 fn run_check(path: &Path) -> anyhow::Result<ExitCode> {
     match config::load(path, &Context::new(Clock::system().now())) {
-        Ok(Loaded { compiled, warnings }) => {
+        Ok(Loaded { compiled, warnings, .. }) => {
             let file = path.display().to_string();
             let mut text: String = warnings.iter().map(|w| format!("warning: {}\n", w.line(&file))).collect();
             text.push_str(&format!("{file}: {} endpoints, no problems\n", compiled.endpoints.iter().count()));

@@ -19,7 +19,10 @@ pub mod yaml;
 pub use compile::{Compiled, Context};
 pub use problem::{Problem, Problems};
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// A configuration that compiled, and what should be looked at all the same.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct Loaded {
     pub compiled: Compiled,
     /// Remarks, with positions.
     pub warnings: Vec<Problem>,
+    /// The files that it names.
+    pub files: BTreeSet<PathBuf>,
 }
 
 /// Reads and compiles a file.
@@ -48,8 +53,8 @@ pub fn parse(name: &str, bytes: &[u8], context: &Context) -> Result<Loaded, Prob
     let compiled = read.value.map(|config| compile::compile(config, context, &mut findings));
     findings.locate(&read.positions);
     match (compiled, findings.problems.is_empty()) {
-        (Some(compiled), true) => Ok(Loaded { compiled, warnings: findings.warnings }),
-        _ => Err(Problems::new(name, findings.problems)),
+        (Some(compiled), true) => Ok(Loaded { compiled, warnings: findings.warnings, files: findings.files }),
+        _ => Err(Problems { files: findings.files, ..Problems::new(name, findings.problems) }),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod admin;
 mod incoming;
+mod watcher;
 
 use crate::{
     clock::Clock,
@@ -54,6 +55,9 @@ pub struct Server {
     announced: Mutex<BTreeSet<String>>,
     gate: Arc<Gate>,
     listen: config::compile::Listen,
+    /// What is watched, where it is.
+    files: Mutex<BTreeSet<PathBuf>>,
+    watches: bool,
     started_with: StartedWith,
     ready: Arc<AtomicBool>,
 }
@@ -75,7 +79,8 @@ impl StartedWith {
 impl Server {
     /// Opens the store and prepares everything that a valid configuration asks for.
     pub fn prepare(path: &Path, loaded: Loaded, kept: Arc<Kept>, clock: Clock) -> anyhow::Result<Self> {
-        let Loaded { compiled, warnings } = loaded;
+        let Loaded { compiled, warnings, mut files } = loaded;
+        files.insert(path.to_owned());
         warn(path, &warnings);
         let telemetry = Telemetry::new().context("cannot make the metrics")?;
         telemetry.configured(&compiled.endpoints, clock.now());
@@ -97,6 +102,8 @@ impl Server {
             announced: Mutex::default(),
             gate: Arc::new(gate),
             listen: compiled.listen,
+            files: Mutex::new(files),
+            watches: compiled.watch,
             started_with,
             ready: Arc::new(AtomicBool::new(false)),
         })
@@ -124,6 +131,11 @@ impl Server {
         let admin_address = admin.as_ref().map(ToString::to_string);
         tracing::info!(ext_authz = address, admin = admin_address, version = env!("CARGO_PKG_VERSION"), "ready");
 
+        let mut watch = if self.watches {
+            Some(watcher::Watch::start(self.watched()).context("cannot watch the configuration")?)
+        } else {
+            None
+        };
         // A file that does not answer holds up its own reload and nothing else.
         let (mut reload, mut wanted) = (None, false);
         loop {
@@ -139,9 +151,21 @@ impl Server {
                     None => std::future::pending().await,
                 }
             };
+            let changed = async {
+                match watch.as_mut() {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 ended = &mut serving => return ended.context("the ext_authz listener failed"),
-                () = reloaded => reload = None,
+                () = reloaded => {
+                    reload = None;
+                    if let Some(watch) = &watch {
+                        watch.these(self.watched());
+                    }
+                }
+                () = changed => wanted = true,
                 _ = hangup.recv() => wanted = true,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -208,7 +232,8 @@ impl Server {
             return;
         };
         match loaded {
-            Ok(Loaded { compiled, warnings }) => {
+            Ok(Loaded { compiled, warnings, files }) => {
+                self.watch(files);
                 warn(&self.path, &warnings);
                 self.announce_tokens();
                 if StartedWith::of(&compiled) != self.started_with {
@@ -220,6 +245,7 @@ impl Server {
                 tracing::info!("the configuration was reloaded");
             }
             Err(problems) => {
+                self.watch(problems.files.clone());
                 self.gate.telemetry.reloaded(false);
                 for problem in &problems.problems {
                     tracing::error!(
@@ -229,6 +255,16 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Notes which files the configuration names now, beside itself.
+    fn watch(&self, mut files: BTreeSet<PathBuf>) {
+        files.insert(self.path.clone());
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    fn watched(&self) -> BTreeSet<PathBuf> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Prints every token made by this process, once, on standard error and not as a log line, whose fields are kept and

@@ -76,6 +76,8 @@ pub struct Compiled {
     pub limits: Limits,
     /// Which store.
     pub store: StoreKind,
+    /// Whether a change of a file reloads.
+    pub watch: bool,
     /// The receivers.
     pub endpoints: Endpoints,
 }
@@ -156,7 +158,8 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
             );
         }
     }
-    Compiled { listen: listen(&config.listen, &root.key("listen"), findings), limits, store, endpoints }
+    let watch = config.watch != Some(false);
+    Compiled { listen: listen(&config.listen, &root.key("listen"), findings), limits, store, watch, endpoints }
 }
 
 fn listen(written: &file::Listen, path: &Path, findings: &mut Findings) -> Listen {

@@ -35,6 +35,8 @@ pub struct Config {
     pub limits: Limits,
     /// `memory` (default), or `file:///path/to/state.redb` to keep leases over a restart.
     pub store: Option<String>,
+    /// Whether a change of this file, or of one that it names, reloads it. Default `true`; SIGHUP always does.
+    pub watch: Option<bool>,
     /// Who tells what the application made of a delivery: `none` (default), or `access_log`, for which Envoy must send
     /// its access log to hookwarden.
     pub outcomes: Option<Outcomes>,

@@ -3,7 +3,7 @@
 //! A problem's text never holds a value that may be a secret; it names kinds and places.
 
 use super::yaml::Positions;
-use std::fmt;
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 /// One thing wrong, or one remark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,8 @@ pub struct Findings {
     pub problems: Vec<Problem>,
     /// What should be looked at.
     pub warnings: Vec<Problem>,
+    /// The files that were read, or should have been.
+    pub files: BTreeSet<PathBuf>,
 }
 
 impl Findings {
@@ -134,11 +136,13 @@ pub struct Problems {
     pub file: String,
     /// In the text's order.
     pub problems: Vec<Problem>,
+    /// The files that it names, as far as it could be read.
+    pub files: BTreeSet<PathBuf>,
 }
 
 impl Problems {
     pub(super) fn new(file: &str, problems: Vec<Problem>) -> Self {
-        Self { file: file.to_owned(), problems }
+        Self { file: file.to_owned(), problems, files: BTreeSet::new() }
     }
 
     pub(super) fn of_file(file: &str, text: String) -> Self {

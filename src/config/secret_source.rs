@@ -106,6 +106,7 @@ fn from_file(name: &str, path: &Path, findings: &mut Findings) -> Option<Zeroizi
 }
 
 fn read_bounded(name: &str, path: &Path, findings: &mut Findings) -> Option<Zeroizing<Vec<u8>>> {
+    findings.files.insert(name.into());
     match std::fs::metadata(name) {
         // Reading a pipe or a device may never end.
         Ok(metadata) if !metadata.is_file() => findings.problem(path, format!("`{name}` is not a regular file")),

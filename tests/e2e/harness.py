@@ -44,6 +44,8 @@ EXTRA_ENDPOINTS = """
 def make_stack(directory):
     """The committed configuration, and the endpoints above."""
     stack = Stack(directory, EXTRA_ENDPOINTS.format(secrets=directory / "secrets"))
+    # These tests say by a signal when to reload, and count.
+    stack.config.write_text("watch: false\n" + stack.config.read_text())
     (stack.secrets / "stripe-test").write_text("whsec_" + base64.b16encode(b"a secret of the tests").decode() + "\n")
     return stack
 

@@ -96,7 +96,7 @@ impl Setup {
 
     fn configure(&self, more: &str) {
         let text = format!(
-            "listen: {{ ext_authz: \"unix://{}\", admin: 127.0.0.1:0 }}\nstore: \"file://{}\"\nendpoints:\n  hub: {{ provider: github, secrets: [{{ id: main, file: secret }}] }}\n  leased: {{ provider: verify-token, secrets: [{{ id: token, inline: 0123456789abcdef0123 }}] }}\n{more}",
+            "listen: {{ ext_authz: \"unix://{}\", admin: 127.0.0.1:0 }}\nstore: \"file://{}\"\nwatch: false\nendpoints:\n  hub: {{ provider: github, secrets: [{{ id: main, file: secret }}] }}\n  leased: {{ provider: verify-token, secrets: [{{ id: token, inline: 0123456789abcdef0123 }}] }}\n{more}",
             self.path("socket").display(),
             self.path("state.redb").display(),
         );
@@ -206,7 +206,7 @@ async fn sighup_reloads_and_keeps_the_last_good() {
     process.signal("HUP");
     let told = process.wait_for("the configuration was not reloaded; the one in force stays");
     assert!(
-        told["problem"].as_str().unwrap().contains(":6:13: endpoints.broken.provder: is not a field here"),
+        told["problem"].as_str().unwrap().contains(":7:13: endpoints.broken.provder: is not a field here"),
         "{told}"
     );
     assert_eq!(setup.reason(&signed("the second secret of this test")).await, "verified");

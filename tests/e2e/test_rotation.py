@@ -1,0 +1,133 @@
+"""Secrets that change under load, as Kubernetes changes them: without a signal, and without one refused delivery."""
+
+import datetime
+import hashlib
+import hmac
+import os
+import secrets
+import threading
+import time
+
+import pytest
+
+import conftest
+from client import HOST, Http1, Request
+from harness import unique_body
+from stack import Stack
+
+# `make test-faults` asks for the two minutes of the issue that wanted this.
+SECONDS = int(os.environ.get("HOOKWARDEN_ROTATION_SECONDS", "15"))
+NOTICED_WITHIN = 1.0  # seconds that a sender leaves a new secret lie before it signs with it
+URL = f"https://{HOST}/rotating"
+
+
+class Mount:
+    """A volume of secrets: `name` is a link into `..data`, which is a link to a directory that is swapped whole."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self._generation = 0
+        directory.mkdir()
+
+    def write(self, **texts):
+        self._generation += 1
+        data = self._directory / f"..{self._generation}"
+        data.mkdir()
+        for name, text in texts.items():
+            (data / name).write_text(text)
+            link = self._directory / name
+            if not link.is_symlink():
+                link.symlink_to(f"..data/{name}")
+        new = self._directory / "..data_tmp"
+        new.symlink_to(data.name)
+        os.replace(new, self._directory / "..data")
+
+
+@pytest.fixture
+def rotating():
+    mounts = []
+
+    def make(directory):
+        mount = Mount(directory / "mount")
+        mount.write(current=secrets.token_hex(16), previous=secrets.token_hex(16))
+        mounts.append(mount)
+        ends = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=SECONDS // 2 + 5)
+        endpoint = (
+            "  rotating:\n    match: { path: /rotating }\n    provider: github\n    secrets:\n"
+            f"      - {{ id: current, file: {directory}/mount/current }}\n"
+            f"      - {{ id: previous, file: {directory}/mount/previous }}\n"
+            f"      - {{ id: ending, inline: a secret that ends, until: {ends.strftime('%Y-%m-%dT%H:%M:%SZ')} }}\n"
+        )
+        return Stack(directory, endpoint, log_level="info"), ends.replace(microsecond=0).timestamp()
+
+    ends = []
+
+    def make_and_keep(directory):
+        stack, end = make(directory)
+        ends.append(end)
+        return stack
+
+    with conftest.Running(make_and_keep) as stack:
+        yield stack, mounts[0], ends[0]
+    conftest.RUNNING.remove(stack)
+
+
+def signed(secret):
+    body = unique_body()
+    signature = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return Request("POST", URL, (("X-Hub-Signature-256", signature),), body)
+
+
+class Senders:
+    """Each signs with what `choose` says at the moment."""
+
+    def __init__(self, stack, choose, number):
+        self.shots = []
+        self._stack, self._choose, self._over = stack, choose, threading.Event()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(number)]
+
+    def _run(self):
+        with Http1(self._stack.edge) as connection:
+            while not self._over.is_set():
+                begun = time.time()
+                self.shots.append((begun, connection.send(signed(self._choose())).status))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+
+def test_rotation_every_second(rotating, figure):
+    stack, mount, ends = rotating
+    now = {"secret": "a secret that ends"}
+    with Senders(stack, lambda: now["secret"], 4) as honest, Senders(stack, lambda: "a secret that ends", 1) as ending:
+        previous = secrets.token_hex(16)
+        over = time.monotonic() + SECONDS
+        rotations = 0
+        while time.monotonic() < over:
+            current = secrets.token_hex(16)
+            mount.write(current=current, previous=previous)
+            written = time.monotonic()
+            rotations += 1
+            # What is in force is `previous`, now and after the next swap; whoever signs with it is never refused.
+            while time.monotonic() < written + NOTICED_WITHIN:
+                time.sleep(0.01)
+            now["secret"] = previous = current
+
+    refused = [shot for shot in honest.shots if shot[1] != 200]
+    late = [begun for begun, status in ending.shots if status == 200 and begun > ends + 1]
+    reloads = [line for line in stack.metrics().splitlines() if line.startswith('hookwarden_config_reloads_total{outcome="applied"}')]
+    figure(
+        f"{rotations} rotations in {SECONDS} s under load: {len(honest.shots)} deliveries, {len(refused)} refused; "
+        f"{len(late)} accepted later than 1 s after `until`; {reloads[0].rpartition(' ')[2]} reloads"
+    )
+    assert not refused, refused[:3]
+    assert not late
+    assert any(status == 401 for begun, status in ending.shots if begun > ends)
+    assert rotations >= SECONDS - 2

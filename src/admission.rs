@@ -14,7 +14,7 @@ use crate::{
     },
     secret::{Label, LearnedSecret, Lesson, Secret},
 };
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::IpAddr, sync::Arc};
 
 /// Proof that a verified delivery may pass. Only this room makes one.
 #[derive(Debug)]
@@ -77,6 +77,9 @@ pub trait State: Send + Sync {
 
     /// Keeps a secret that `endpoint` learned, durably where the store is durable, before it returns.
     fn remember(&self, endpoint: &str, secret: &[u8]) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Whether a client's guess at a token or password is heard; counts it if it was wrong.
+    fn hear(&self, client: IpAddr, wrong: bool, now: Now) -> bool;
 
     /// Claims to be the first, atomically and durably where the store is durable, before it returns.
     fn claim(&self, claim: &Claim, now: Now) -> impl Future<Output = Result<Claimed, Fault>> + Send;

@@ -13,14 +13,17 @@ use crate::{
     challenge::{Challenge, Posed},
     clock::Now,
     decision::{Allowed, Answer, Decision, Denial, Rejection},
-    delivery::{Body, Delivery, Found},
+    delivery::{Body, ClientAddress, Delivery, Found},
     endpoint::{Endpoint, Endpoints, Mode},
     received::{Place, Received},
     replay::{Holder, OnDuplicate, ReplayRule},
-    scheme::{Verified, ip_lease::Grant},
+    scheme::{Evidence, Verified, ip_lease::Grant},
     secret::Secret,
 };
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 /// A decision, and the endpoint that made it.
 #[derive(Debug)]
@@ -60,6 +63,8 @@ impl Facts {
 #[derive(Debug)]
 pub struct Examined {
     endpoint: Option<Arc<Endpoint>>,
+    /// Who could be guessing.
+    guesser: Option<IpAddr>,
     finding: Result<Finding, Denial>,
 }
 
@@ -98,7 +103,10 @@ pub fn examine(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Exam
         Some(endpoint) => examine_for(endpoint, delivery, now),
         None => Err(Rejection::UnknownEndpoint.into()),
     };
-    Examined { endpoint, finding }
+    // Clients that the proxy does not tell apart are one.
+    let address = |client: ClientAddress| client.of(delivery).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let guesser = endpoint.as_ref().and_then(|endpoint| endpoint.guessed_by).map(address);
+    Examined { endpoint, guesser, finding }
 }
 
 fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result<Finding, Denial> {
@@ -152,7 +160,11 @@ fn enrolment(endpoint: &Endpoint, secret: Secret, answer: Answer, now: Now) -> R
 
 /// Everything that needs state. `holder` is the proxy's request that this is about.
 pub async fn settle(examined: Examined, holder: Holder, state: &impl State, now: Now) -> Outcome {
-    let Examined { endpoint, finding } = examined;
+    let Examined { endpoint, guesser, finding } = examined;
+    let finding = match guesser {
+        Some(client) => heard(finding, client, state, now),
+        None => finding,
+    };
     let mut facts = Facts::default();
     let guard = endpoint.as_deref().and_then(|endpoint| {
         let rule = rule(endpoint)?;
@@ -176,6 +188,20 @@ pub async fn settle(examined: Examined, holder: Holder, state: &impl State, now:
     };
     let decision = decision.unwrap_or_else(|denial| deny_or_observe(denial, endpoint.as_deref()));
     Outcome { endpoint, facts, decision }
+}
+
+/// What was found, unless the client guessed too often. What a signature proves is nobody's guess.
+fn heard(finding: Result<Finding, Denial>, client: IpAddr, state: &impl State, now: Now) -> Result<Finding, Denial> {
+    let guess = match &finding {
+        Ok(Finding::Enrol(_)) | Err(Denial::Rejection(Rejection::LeaseAddressRefused)) => Some(false),
+        Ok(Finding::Deliver(verified, _)) if verified.evidence() == Evidence::Basic => Some(false),
+        Err(Denial::Rejection(Rejection::TokenMismatch | Rejection::CredentialsMismatch)) => Some(true),
+        Ok(_) | Err(_) => None,
+    };
+    match guess {
+        Some(wrong) if !state.hear(client, wrong, now) => Err(Rejection::TooManyGuesses.into()),
+        Some(_) | None => finding,
+    }
 }
 
 /// How an endpoint guards against replays. One that only observes marks them.

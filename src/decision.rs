@@ -164,6 +164,7 @@ reasons! {
         CredentialsMissing "credentials_missing" 401 1 "No Basic credentials.",
         CredentialsMalformed "credentials_malformed" 401 3 "The Authorization header is not well-formed Basic credentials.",
         CredentialsMismatch "credentials_mismatch" 401 7 "The credentials are not one of the endpoint's secrets.",
+        TooManyGuesses "too_many_guesses" 429 9 "The client's address sent too many wrong tokens or passwords this minute, and is not heard, right or wrong.",
         LeaseMissing "lease_missing" 401 1 "The client's address holds no lease.",
         LeaseExpired "lease_expired" 401 2 "The client's address held a lease that is over; said once.",
         LeaseAddressRefused "lease_address_refused" 401 8 "The token is right, but this kind of address gets no lease.",

@@ -4,8 +4,14 @@
 //! a query or a body can: those would let it choose which secret it is judged by.
 
 use crate::{
-    challenge::Challenge, clock::UnixSeconds, decision::Rejection, delivery::Delivery, received::Place,
-    replay::ReplayRule, scheme::Scheme, secret::LearnedSecret,
+    challenge::Challenge,
+    clock::UnixSeconds,
+    decision::Rejection,
+    delivery::{ClientAddress, Delivery},
+    received::Place,
+    replay::ReplayRule,
+    scheme::Scheme,
+    secret::LearnedSecret,
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -32,6 +38,8 @@ pub struct Endpoint {
     pub refusals: Refusals,
     /// When the provider may hand over a secret.
     pub enrolment: Option<EnrolmentWindow>,
+    /// Whose address a client's is, where a token or password could be guessed.
+    pub guessed_by: Option<ClientAddress>,
     /// How it guards against replays, where it does.
     pub replay: Option<ReplayRule>,
     /// Where a delivery's id stands.

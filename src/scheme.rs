@@ -222,6 +222,12 @@ impl Scheme {
         }
     }
 
+    /// Whether a client could try secrets one by one: what it sends is the secret, and every try is one request.
+    #[must_use]
+    pub fn can_be_guessed(&self) -> bool {
+        self.flatten().any(|scheme| matches!(scheme, Self::IpLease(_) | Self::Basic(_)))
+    }
+
     /// Whether every delivery that it verifies has signed content.
     #[must_use]
     pub fn signs(&self) -> bool {

@@ -6,9 +6,11 @@
 
 mod claims;
 mod file;
+mod guesses;
 mod memory;
 
 pub use claims::MAX_CLAIMS;
+pub use guesses::MAX_GUESSES;
 pub use memory::MAX_LEASES;
 
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use std::{
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -44,6 +47,7 @@ pub enum StoreKind {
 pub struct Store {
     leases: memory::Leases,
     claims: claims::Claims,
+    guesses: guesses::Guesses,
     file: Option<file::File>,
     /// Secrets that were read from the file, until somebody takes them.
     learned: Mutex<Vec<(String, Secret)>>,
@@ -66,6 +70,7 @@ impl Store {
         Self {
             leases: memory::Leases::default(),
             claims: claims::Claims::new(MAX_CLAIMS),
+            guesses: guesses::Guesses::default(),
             file: None,
             learned: Mutex::default(),
         }
@@ -90,7 +95,8 @@ impl Store {
         if lost > 0 {
             tracing::error!(lost, "the file holds more claims than may be held; replays of these would pass");
         }
-        Ok(Self { leases, claims, file: Some(file), learned: Mutex::new(learned) })
+        let guesses = guesses::Guesses::default();
+        Ok(Self { leases, claims, guesses, file: Some(file), learned: Mutex::new(learned) })
     }
 
     /// The secrets that endpoints learned before, once.
@@ -137,6 +143,10 @@ impl State for Store {
             file.forget(tenant.clone());
         }
         Ok(standing)
+    }
+
+    fn hear(&self, client: IpAddr, wrong: bool, now: Now) -> bool {
+        self.guesses.hear(client, wrong, now)
     }
 
     async fn claim(&self, claim: &Claim, now: Now) -> Result<Claimed, Fault> {

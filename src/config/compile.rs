@@ -374,6 +374,7 @@ fn endpoint(
     let retries = preset.and_then(|preset| preset.retries);
     let replay = replay::rule(&written, retries, &scheme, outcome_within, path, findings);
     Some(Endpoint {
+        guessed_by: scheme.can_be_guessed().then_some(client),
         replay,
         name: name.to_owned(),
         provider: written.provider.unwrap_or_else(|| "custom".to_owned()),

@@ -144,6 +144,9 @@ pub fn refusal(denial: Denial, endpoint: Option<&Endpoint>, request_id: &str) ->
         (Denial::Rejection(Rejection::MethodNotAllowed), Some(endpoint)) => {
             headers.push(("allow".to_owned(), endpoint.allow()));
         }
+        (Denial::Rejection(Rejection::TooManyGuesses), _) => {
+            headers.push(("retry-after".to_owned(), "60".to_owned()));
+        }
         (Denial::Fault(_), _) => headers.push(("retry-after".to_owned(), RETRY_AFTER.to_owned())),
         (Denial::Rejection(_), _) => {}
     }

@@ -445,3 +445,33 @@ endpoints:
         assert_eq!(ask(&mut client, asked.check(RAW)).await.reason(), reason);
     }
 }
+
+/// Five wrong tokens a minute are heard, and then none, not even the right one; deliveries go on.
+#[tokio::test]
+async fn guessing_is_stopped() {
+    let mut client = client().await;
+    let ask_for = |address: &str, token: &str| Asked {
+        method: "GET".into(),
+        uri: format!("https://hooks.example.com/leased?verify_token={token}").parse().unwrap(),
+        headers: vec![],
+        body: vec![],
+        client: Some(address.into()),
+        endpoint: Some("leased".into()),
+    };
+    let post = |address: &str| Asked { method: "POST".into(), ..ask_for(address, "") };
+    assert_eq!(
+        ask(&mut client, ask_for("203.0.113.7", "0123456789abcdef0123").check(RAW)).await.reason(),
+        "lease_granted"
+    );
+    for guess in 0..5 {
+        let seen = ask(&mut client, ask_for("203.0.113.7", &format!("guess-{guess}")).check(RAW)).await;
+        assert_eq!((seen.status, seen.reason()), (401, "token_mismatch"));
+    }
+    for token in ["another-guess", "0123456789abcdef0123"] {
+        let seen = ask(&mut client, ask_for("203.0.113.7", token).check(RAW)).await;
+        assert_eq!((seen.status, seen.reason(), seen.header("retry-after")), (429, "too_many_guesses", Some("60")));
+    }
+    assert!(ask(&mut client, post("203.0.113.7").check(RAW)).await.forwarded, "a lease that is held is no guess");
+    let seen = ask(&mut client, ask_for("203.0.113.8", "0123456789abcdef0123").check(RAW)).await;
+    assert_eq!(seen.reason(), "lease_granted", "a neighbour is not meant");
+}

@@ -44,6 +44,7 @@ e2e: build $(VENV)/e2e.stamp
 	$(PYTHON) -m pytest tests/e2e $(PYTEST)
 
 test-faults: build $(VENV)/e2e.stamp
+	cargo test --release --locked --test claims -- --nocapture
 	HOOKWARDEN_ROTATION_SECONDS=120 $(PYTHON) -m pytest tests/e2e -k 'rotation or store or replay or lifecycle' $(PYTEST)
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp

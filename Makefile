@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults oracles fmt clean tools
+.PHONY: help demo build test lint unit e2e test-faults oracles fmt clean tools redis
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
@@ -40,12 +40,13 @@ lint: tools
 unit: tools
 	cargo test --locked
 
-e2e: build $(VENV)/e2e.stamp
+e2e: build $(VENV)/e2e.stamp redis
 	$(PYTHON) -m pytest tests/e2e $(PYTEST)
 
-test-faults: build $(VENV)/e2e.stamp
+test-faults: build $(VENV)/e2e.stamp redis
 	cargo test --release --locked --test claims -- --nocapture
-	HOOKWARDEN_ROTATION_SECONDS=120 $(PYTHON) -m pytest tests/e2e -k 'rotation or store or replay or lifecycle' $(PYTEST)
+	HOOKWARDEN_ROTATION_SECONDS=120 HOOKWARDEN_RACES=100 HOOKWARDEN_FAULT_SECONDS=10 \
+		$(PYTHON) -m pytest tests/e2e -k 'rotation or store or redis or replay or lifecycle' $(PYTEST)
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)
@@ -74,6 +75,11 @@ $(VENV)/e2e.stamp: tests/e2e/requirements.txt deploy/demo/requirements.txt deplo
 $(VENV)/oracles.stamp: tests/oracles/requirements.txt tests/e2e/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
 	python3 -B deploy/demo/make_venv.py $(VENV) $<
 	@touch $@
+
+# From Debian where it is missing and we are root; the service that comes with it is not started.
+redis:
+	@command -v redis-server >/dev/null || { echo 'make: redis-server is not installed; installing it from Debian'; \
+		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends redis-server; }
 
 # The packages run no script of their own when they are installed. Node.js comes from Debian where it is missing and we are root.
 tests/oracles/node_modules/oracles.stamp: tests/oracles/package.json tests/oracles/package-lock.json

@@ -108,7 +108,7 @@ pub async fn admit(
         return Ok(Admission::Admitted(Admitted { verified, claim: None, duplicate: None }));
     };
     let Guard { endpoint, rule, holder } = guard;
-    let claim = Claim { key: ReplayKey::new(endpoint, signed), holder, rule };
+    let claim = Claim { key: ReplayKey::new(endpoint, signed), holder, rule, signed_at: verified.signed_at() };
     let told = rule.outcome_within.map(|_| ClaimId { key: claim.key, holder });
     let admitted = |claim, duplicate| Ok(Admission::Admitted(Admitted { verified, claim, duplicate }));
     match (state.claim(&claim, now).await, rule.on_duplicate) {

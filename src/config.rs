@@ -14,6 +14,7 @@ pub mod problem;
 mod replay;
 pub mod scheme;
 pub mod secret_source;
+mod store;
 pub mod yaml;
 
 pub use compile::{Compiled, Context};

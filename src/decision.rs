@@ -191,6 +191,7 @@ reasons! {
     /// We could not tell. Always a denial with status 503, so that the provider retries.
     Fault {
         StoreUnavailable "store_unavailable" 503 0 "The state store did not answer.",
+        StoreIncomplete "store_incomplete" 503 0 "The state store began, or forgot, after this delivery was signed; it may be a replay.",
         StoreFull "store_full" 503 0 "The state store holds as many entries as it may.",
         OutcomePending "outcome_pending" 503 0 "The same delivery is at the upstream already, and its outcome is not known yet.",
         KeyNotLoaded "key_not_loaded" 503 0 "The message names a published key that has not been fetched yet; the provider's next try finds it.",

@@ -9,6 +9,7 @@
 //! provider's next try with the same bytes passes. And a proxy that asks twice about one request is answered twice
 //! alike: a claim knows its [`Holder`].
 
+use crate::clock::UnixSeconds;
 use std::{fmt, time::Duration};
 
 /// What was signed, in short.
@@ -66,6 +67,8 @@ pub struct Claim {
     pub holder: Holder,
     /// How, and for how long.
     pub rule: ReplayRule,
+    /// When it was signed, by the signer's clock, where that is signed too.
+    pub signed_at: Option<UnixSeconds>,
 }
 
 /// What a claim comes to.

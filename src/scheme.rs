@@ -33,7 +33,7 @@ pub mod timestamp;
 pub mod token;
 
 use crate::{
-    clock::Now,
+    clock::{Now, UnixSeconds},
     condition::Condition,
     decision::{Denial, Fault, Rejection},
     delivery::Delivery,
@@ -78,6 +78,7 @@ pub struct Verified {
     evidence: Evidence,
     secret: Option<Arc<Label>>,
     signed: Option<SignedDigest>,
+    signed_at: Option<UnixSeconds>,
     tenants: Vec<Tenant>,
 }
 
@@ -88,6 +89,8 @@ pub struct Proof {
     pub label: Arc<Label>,
     /// What. Nothing where nothing is signed.
     pub signed: Option<SignedDigest>,
+    /// When, by the signer's clock, where that is signed and was judged.
+    pub signed_at: Option<UnixSeconds>,
 }
 
 /// What kind of proof the upstream is told of; ordered from weakest to strongest.
@@ -133,7 +136,7 @@ impl Scheme {
     /// Verifies a delivery's proof.
     pub fn verify(&self, received: &Received<'_>, now: Now) -> Result<Verified, Denial> {
         let by = |evidence| move |proof| Verified::by(evidence, proof);
-        let unsigned = |label| Proof { label, signed: None };
+        let unsigned = |label| Proof { label, signed: None, signed_at: None };
         match self {
             Self::Signed(signed) => {
                 let evidence = if signed.covers_body { Evidence::Signature } else { Evidence::PartialSignature };
@@ -322,15 +325,21 @@ fn any_of(members: &[Scheme], received: &Received<'_>, now: Now) -> Result<Verif
 
 impl Verified {
     fn by(evidence: Evidence, proof: Proof) -> Self {
-        Self { evidence, secret: Some(proof.label), signed: proof.signed, tenants: Vec::new() }
+        Self {
+            evidence,
+            secret: Some(proof.label),
+            signed: proof.signed,
+            signed_at: proof.signed_at,
+            tenants: Vec::new(),
+        }
     }
 
     fn provided_lease(tenant: Tenant) -> Self {
-        Self { evidence: Evidence::IpLease, secret: None, signed: None, tenants: vec![tenant] }
+        Self { evidence: Evidence::IpLease, secret: None, signed: None, signed_at: None, tenants: vec![tenant] }
     }
 
     fn from_network() -> Self {
-        Self { evidence: Evidence::Network, secret: None, signed: None, tenants: Vec::new() }
+        Self { evidence: Evidence::Network, secret: None, signed: None, signed_at: None, tenants: Vec::new() }
     }
 
     /// Both proofs, told as the stronger one.
@@ -340,7 +349,9 @@ impl Verified {
         }
         self.tenants.append(&mut other.tenants);
         // The stronger proof says what the delivery is: of the weaker one less is signed.
-        self.signed = self.signed.or(other.signed);
+        if self.signed.is_none() {
+            (self.signed, self.signed_at) = (other.signed, other.signed_at);
+        }
         self
     }
 
@@ -360,6 +371,12 @@ impl Verified {
     #[must_use]
     pub fn signed(&self) -> Option<SignedDigest> {
         self.signed
+    }
+
+    /// When it was signed, by the signer's clock, where that is signed too.
+    #[must_use]
+    pub fn signed_at(&self) -> Option<UnixSeconds> {
+        self.signed_at
     }
 
     /// The leases this proof depends on; admission must find every one of them held.

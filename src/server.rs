@@ -40,6 +40,8 @@ use tonic_health::ServingStatus;
 
 /// How long checks in flight may take to finish after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(9);
+/// How long a shared store is waited for before checks are.
+const FIRST_CONTACT: Duration = Duration::from_secs(3);
 /// h2 windows: below this big bodies crawl, above it nothing is gained (docs/performance).
 const WINDOW: u32 = 1 << 20;
 /// Streams per connection. Envoy opens another connection when it needs more.
@@ -125,6 +127,14 @@ impl Server {
         health.set_service_status("", ServingStatus::Serving).await;
         health.set_service_status(SERVICE, ServingStatus::Serving).await;
         let routes = Routes::new(&self.gate, stopped.clone(), health_service);
+        let (gate, kept) = (Arc::clone(&self.gate), Arc::clone(&self.kept));
+        let attending = tokio::spawn(async move {
+            gate.store.attend(gate.clock, |secrets| kept.restore(secrets)).await;
+        });
+        // The first check finds the store connected; one that cannot be reached holds nothing up.
+        if tokio::time::timeout(FIRST_CONTACT, self.gate.store.tried()).await.is_err() {
+            tracing::warn!("the store did not answer yet");
+        }
         let (address, serving) = self.listen(routes, stopped).await?;
         let mut serving = std::pin::pin!(serving);
         self.ready.store(true, Ordering::Release);
@@ -182,6 +192,7 @@ impl Server {
         } else {
             tracing::warn!("checks were still in flight after {} s", DRAIN.as_secs());
         }
+        attending.abort();
         tracing::info!("stopped");
         Ok(())
     }

@@ -1,21 +1,24 @@
-//! Where state lives: memory, or memory with a file behind it.
+//! Where state lives: memory, memory with a file behind it, or a server that replicas share.
 //!
-//! Lookups never leave memory. The file only makes a grant outlive the process, and a grant is on disk before the
-//! client is told of it. Expiry follows the monotonic clock; the wall clock is read once, when a file is opened, to
+//! With a file, lookups never leave memory: the file only makes what is kept outlive the process, and it is on disk
+//! before the client is told of it. With a server, memory holds what was heard of it, and decides alone where the server
+//! does not answer and the endpoint wants that. Expiry follows the monotonic clock; the wall clock is read once, when a file is opened, to
 //! learn how much of each lease is left.
 
 mod claims;
 mod file;
 mod guesses;
 mod memory;
+mod redis;
 
 pub use claims::MAX_CLAIMS;
 pub use guesses::MAX_GUESSES;
 pub use memory::MAX_LEASES;
+pub use redis::{Credentials, RedisConfig, Servers};
 
 use crate::{
     admission::{Standing, State},
-    clock::Now,
+    clock::{Clock, Now},
     decision::Fault,
     replay::{Claim, ClaimId, Claimed, Conclusion, OnDuplicate, StoreFailure},
     scheme::ip_lease::{Grant, Tenant},
@@ -25,7 +28,7 @@ use anyhow::Context as _;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +43,16 @@ pub enum StoreKind {
     Memory,
     /// Kept in an embedded database file.
     File(PathBuf),
+    /// Shared by replicas.
+    Redis(Arc<RedisConfig>),
+}
+
+/// What is behind memory.
+#[derive(Debug)]
+enum Behind {
+    Nothing,
+    File(file::File),
+    Redis(Box<redis::Redis>),
 }
 
 /// An open store.
@@ -48,7 +61,7 @@ pub struct Store {
     leases: memory::Leases,
     claims: claims::Claims,
     guesses: guesses::Guesses,
-    file: Option<file::File>,
+    behind: Behind,
     /// Secrets that were read from the file, until somebody takes them.
     learned: Mutex<Vec<(String, Secret)>>,
 }
@@ -61,6 +74,10 @@ impl Store {
             StoreKind::File(path) => {
                 Self::on_file(path, now).with_context(|| format!("cannot open the store `{}`", path.display()))
             }
+            StoreKind::Redis(config) => {
+                let redis = redis::Redis::new(config).context("cannot use the shared store")?;
+                Ok(Self { behind: Behind::Redis(Box::new(redis)), ..Self::in_memory() })
+            }
         }
     }
 
@@ -71,7 +88,7 @@ impl Store {
             leases: memory::Leases::default(),
             claims: claims::Claims::new(MAX_CLAIMS),
             guesses: guesses::Guesses::default(),
-            file: None,
+            behind: Behind::Nothing,
             learned: Mutex::default(),
         }
     }
@@ -95,8 +112,7 @@ impl Store {
         if lost > 0 {
             tracing::error!(lost, "the file holds more claims than may be held; replays of these would pass");
         }
-        let guesses = guesses::Guesses::default();
-        Ok(Self { leases, claims, guesses, file: Some(file), learned: Mutex::new(learned) })
+        Ok(Self { leases, claims, behind: Behind::File(file), learned: Mutex::new(learned), ..Self::in_memory() })
     }
 
     /// The secrets that endpoints learned before, once.
@@ -108,19 +124,43 @@ impl Store {
     /// Ends the wait of a claim for its outcome; says whether it waited.
     pub async fn conclude(&self, claim: ClaimId, conclusion: Conclusion) -> bool {
         let waited = self.claims.conclude(claim, conclusion);
-        if let (true, Some(file)) = (waited, &self.file)
-            && file.conclude(claim, conclusion).await.is_err()
-        {
-            // In memory it is concluded. After a restart it would be unknown, which costs protection and no delivery.
-            tracing::warn!("an outcome could not be written");
+        match &self.behind {
+            Behind::File(file) if waited => {
+                if file.conclude(claim, conclusion).await.is_err() {
+                    // In memory it is concluded. After a restart it would be unknown, which costs protection and no
+                    // delivery.
+                    tracing::warn!("an outcome could not be written");
+                }
+                true
+            }
+            // The claim may have been made by another replica, and its outcome come here.
+            Behind::Redis(redis) => redis.conclude(claim, conclusion).await || waited,
+            Behind::Nothing | Behind::File(_) => waited,
         }
-        waited
+    }
+
+    /// Looks after the connection to a shared store, for ever. `learned` takes the secrets that any replica learned.
+    pub async fn attend(&self, clock: Clock, learned: impl Fn(Vec<(String, Secret)>)) {
+        if let Behind::Redis(redis) = &self.behind {
+            redis.attend(clock, learned).await;
+        }
+    }
+
+    /// Comes back when a shared store was tried for the first time, while somebody attends to it.
+    pub async fn tried(&self) {
+        if let Behind::Redis(redis) = &self.behind {
+            redis.tried().await;
+        }
     }
 
     /// Whether what is behind memory, if anything is, took the last change.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.file.as_ref().is_none_or(file::File::is_up)
+        match &self.behind {
+            Behind::Nothing => true,
+            Behind::File(file) => file.is_up(),
+            Behind::Redis(redis) => redis.is_up(),
+        }
     }
 
     /// How many claims are remembered.
@@ -136,11 +176,55 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Claims, and does not wait for anybody's outcome.
+    async fn claim_once(&self, claim: &Claim, now: Now) -> Result<Claimed, Fault> {
+        match &self.behind {
+            Behind::Nothing => self.claims.claim(claim, now),
+            Behind::File(file) => {
+                let claimed = self.claims.claim(claim, now)?;
+                if matches!(claimed, Claimed::First | Claimed::Again | Claimed::Unknown)
+                    && let Err(fault) = file.claim(claim, now).await
+                    && claim.rule.store_failure == StoreFailure::Deny
+                {
+                    self.claims.withdraw(claim.key);
+                    return Err(fault);
+                }
+                Ok(claimed)
+            }
+            Behind::Redis(redis) => {
+                // What is settled stays that, whatever the server has forgotten since.
+                if self.claims.is_settled(claim, now) {
+                    return Ok(Claimed::Settled);
+                }
+                match redis.claim(claim, now).await {
+                    Ok(claimed) => {
+                        self.claims.note(claim, claimed, now);
+                        Ok(claimed)
+                    }
+                    Err(_) if claim.rule.store_failure == StoreFailure::LocalOnly => self.claims.claim(claim, now),
+                    Err(fault) => Err(fault),
+                }
+            }
+        }
+    }
+}
+
 impl State for Store {
     async fn standing(&self, tenant: &Tenant, now: Now) -> Result<Standing, Fault> {
         let standing = self.leases.standing(tenant, now);
-        if let (Standing::Over, Some(file)) = (standing, &self.file) {
-            file.forget(tenant.clone());
+        match &self.behind {
+            Behind::File(file) if standing == Standing::Over => file.forget(tenant.clone()),
+            // A lease that is held is held until its end, whatever the server says meanwhile. What is over here may have
+            // been granted anew elsewhere.
+            Behind::Redis(redis) if standing != Standing::Held => {
+                let (standing, left) = redis.standing(tenant).await?;
+                if standing == Standing::Held {
+                    self.leases.restore(tenant.clone(), left, now);
+                }
+                return Ok(standing);
+            }
+            Behind::Nothing | Behind::File(_) | Behind::Redis(_) => {}
         }
         Ok(standing)
     }
@@ -152,14 +236,7 @@ impl State for Store {
     async fn claim(&self, claim: &Claim, now: Now) -> Result<Claimed, Fault> {
         let mut waited = Duration::ZERO;
         loop {
-            let claimed = self.claims.claim(claim, now)?;
-            if let (Claimed::First | Claimed::Again | Claimed::Unknown, Some(file)) = (claimed, &self.file)
-                && let Err(fault) = file.claim(claim, now).await
-                && claim.rule.store_failure == StoreFailure::Deny
-            {
-                self.claims.withdraw(claim.key);
-                return Err(fault);
-            }
+            let claimed = self.claim_once(claim, now).await?;
             // A provider that tries again at once is faster than the word of what became of its first try. One that
             // is only marked need not wait.
             if claimed != Claimed::Pending || claim.rule.on_duplicate == OnDuplicate::Mark || waited >= OUTCOME_WAIT {
@@ -171,20 +248,25 @@ impl State for Store {
     }
 
     async fn remember(&self, endpoint: &str, secret: &[u8]) -> Result<(), Fault> {
-        match &self.file {
-            Some(file) => file.remember(endpoint, secret).await,
+        match &self.behind {
+            Behind::File(file) => file.remember(endpoint, secret).await,
+            Behind::Redis(redis) => redis.learn(endpoint, secret).await,
             // A secret that is only in memory is lost with the process; `check` says so beforehand.
-            None => Ok(()),
+            Behind::Nothing => Ok(()),
         }
     }
 
     async fn grant(&self, grant: &Grant, now: Now) -> Result<(), Fault> {
         let dropped = self.leases.make_room(&grant.tenant, now)?;
-        if let Some(file) = &self.file {
-            if dropped {
-                file.sweep(now.wall);
+        match &self.behind {
+            Behind::File(file) => {
+                if dropped {
+                    file.sweep(now.wall);
+                }
+                file.keep(grant, now).await?;
             }
-            file.keep(grant, now).await?;
+            Behind::Redis(redis) => redis.grant(grant, MAX_LEASES).await?,
+            Behind::Nothing => {}
         }
         self.leases.grant(grant, now)
     }
@@ -241,7 +323,7 @@ mod tests {
             store_failure: StoreFailure::Deny,
         };
         let key = crate::replay::ReplayKey::from_bytes([what; 16]);
-        Claim { key, holder: crate::replay::Holder::of(holder.as_bytes()), rule }
+        Claim { key, holder: crate::replay::Holder::of(holder.as_bytes()), rule, signed_at: None }
     }
 
     /// What was delivered before a restart is known after it, as long as it was promised by the calendar; what was

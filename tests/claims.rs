@@ -29,6 +29,7 @@ fn claim(n: u32) -> Claim {
             outcome_within: None,
             store_failure: StoreFailure::Deny,
         },
+        signed_at: None,
     }
 }
 

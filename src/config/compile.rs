@@ -6,6 +6,7 @@ use super::{
     problem::{Findings, Path},
     replay,
     scheme::{SchemeCompiler, duration},
+    store,
 };
 use crate::{
     challenge::Challenge,
@@ -129,7 +130,7 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
     let damaged: HashSet<Path> = findings.problems.iter().filter_map(|problem| problem.path.first(2)).collect();
     let limits = limits(&config.limits, &root.key("limits"), findings);
     let client = client_address(config.client_ip.as_ref(), &root.key("client_ip"), findings);
-    let store = store(config.store.as_deref(), &root.key("store"), findings);
+    let store = store::store((config.store.as_deref(), config.redis.as_ref()), &root, findings);
     let outcome_within = replay::outcome_within((config.outcomes, config.outcome_timeout.as_deref()), &root, findings);
     if config.endpoints.is_empty() && damaged.is_empty() {
         findings.problem::<()>(&root.key("endpoints"), "is empty; without an endpoint every request is denied");
@@ -263,18 +264,6 @@ fn client_address(written: Option<&file::ClientIp>, path: &Path, findings: &mut 
             }
             ClientAddress::ForwardedFor { trusted_hops: forwarded_for.trusted_hops }
         }
-    }
-}
-
-fn store(written: Option<&str>, path: &Path, findings: &mut Findings) -> StoreKind {
-    match written {
-        None | Some("memory") => StoreKind::Memory,
-        Some(text) => match text.strip_prefix("file://").map(PathBuf::from).filter(|file| file.is_absolute()) {
-            Some(file) => StoreKind::File(file),
-            None => {
-                findings.problem(path, "is neither `memory` nor `file:///absolute/path`").unwrap_or(StoreKind::Memory)
-            }
-        },
     }
 }
 

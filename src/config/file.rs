@@ -33,8 +33,12 @@ pub struct Config {
     /// Bounds on what is taken in.
     #[serde(default)]
     pub limits: Limits,
-    /// `memory` (default), or `file:///path/to/state.redb` to keep leases over a restart.
+    /// `memory` (default); `file:///path/to/state.redb` to keep state over a restart; or a Redis or Valkey that replicas
+    /// share: `redis://host:port/0`, `redis+unix:///path`, `redis+sentinel://host:port,host:port/master`,
+    /// `redis+cluster://host:port,host:port`, and with `rediss` for TLS.
     pub store: Option<String>,
+    /// How a shared store is reached.
+    pub redis: Option<Redis>,
     /// Whether a change of this file, or of one that it names, reloads it. Default `true`; SIGHUP always does.
     pub watch: Option<bool>,
     /// Who tells what the application made of a delivery: `none` (default), or `access_log`, for which Envoy must send
@@ -61,6 +65,36 @@ pub struct Listen {
     pub allow_plaintext: Option<bool>,
     /// Metrics and probes: `address:port`, or `off`. Default `127.0.0.1:9193`.
     pub admin: Option<String>,
+}
+
+/// How a Redis or Valkey is reached.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// The user. Default: the server's default user.
+    pub username: Option<String>,
+    /// The user's password.
+    pub password: Option<SecretSource>,
+    /// The user of the sentinels.
+    pub sentinel_username: Option<String>,
+    /// The password of the sentinels.
+    pub sentinel_password: Option<SecretSource>,
+    /// A file of certificates, in PEM, of the authorities that are trusted instead of the public ones.
+    pub ca_file: Option<String>,
+    /// What the names of all keys begin with. Default `hookwarden`; another one for each group of replicas.
+    pub prefix: Option<String>,
+    /// Longest time that an answer is waited for. Default `20ms`.
+    pub timeout: Option<String>,
+}
+
+/// Where a password is read from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSource {
+    /// A file that holds it; one newline at its end is not part of it.
+    pub file: Option<String>,
+    /// An environment variable that holds it.
+    pub env: Option<String>,
 }
 
 /// Bounds on what is taken in.

@@ -77,6 +77,29 @@ pub fn secret(written: &file::Secret, form: &SecretForm, path: &Path, findings: 
     }
 }
 
+/// Reads a password. Whoever set it knows how weak it is.
+pub fn password(written: &file::SecretSource, path: &Path, findings: &mut Findings) -> Option<Secret> {
+    let (text, path) = match (&written.file, &written.env) {
+        (Some(name), None) => (from_file(name, &path.key("file"), findings)?, path.key("file")),
+        (None, Some(name)) => (from_env(name, &path.key("env"), findings)?, path.key("env")),
+        _ => return findings.problem(path, "needs exactly one of `file` and `env`"),
+    };
+    match std::str::from_utf8(&text) {
+        Ok("") => findings.problem(&path, "is empty"),
+        Ok(_) => Some(Secret::new(text.to_vec())),
+        Err(_) => findings.problem(&path, "is not text"),
+    }
+}
+
+/// Reads certificates in PEM.
+pub fn certificates(name: &str, path: &Path, findings: &mut Findings) -> Option<Vec<u8>> {
+    let text = read_bounded(name, path, findings)?;
+    match x509_cert::Certificate::load_pem_chain(&text) {
+        Ok(certificates) if !certificates.is_empty() => Some(text.to_vec()),
+        Ok(_) | Err(_) => findings.problem(path, format!("`{name}` holds no certificate")),
+    }
+}
+
 /// Reads a public key's text.
 pub fn public_key_text(written: &file::PublicKey, path: &Path, findings: &mut Findings) -> Option<String> {
     match (&written.file, &written.inline) {

@@ -106,8 +106,8 @@ impl HttpMessageSignature {
         if components.iter().any(|(name, _)| *name == "content-digest") {
             judge_content_digest(received)?;
         }
-        self.judge_time(input, now)?;
-        Ok(Proof { label, signed: received.identify([base.as_slice()]) })
+        let signed_at = self.judge_time(input, now)?;
+        Ok(Proof { label, signed: received.identify([base.as_slice()]), signed_at })
     }
 
     /// The signature base (RFC 9421 §2.5).
@@ -194,13 +194,15 @@ impl HttpMessageSignature {
         })
     }
 
-    fn judge_time(&self, input: &InnerList, now: Now) -> Result<(), Rejection> {
-        if let Some(created) = moment(input, "created")? {
+    /// Judges the moments; says when it was signed.
+    fn judge_time(&self, input: &InnerList, now: Now) -> Result<Option<UnixSeconds>, Rejection> {
+        let created = moment(input, "created")?;
+        if let Some(created) = created {
             self.tolerance.judge(created, now)?;
         }
         match moment(input, "expires")? {
             Some(expires) if expires < now.wall => Err(Rejection::TimestampTooOld),
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok(created),
         }
     }
 }

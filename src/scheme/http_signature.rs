@@ -95,8 +95,8 @@ impl HttpSignature {
         if components.contains(&"digest") {
             judge_digest(delivery, body)?;
         }
-        self.judge_time(&components, &parameters, delivery, now)?;
-        Ok(Proof { label, signed: received.identify([content.as_slice()]) })
+        let signed_at = self.judge_time(&components, &parameters, delivery, now)?;
+        Ok(Proof { label, signed: received.identify([content.as_slice()]), signed_at })
     }
 
     fn find<'a>(&self, delivery: &Delivery<'a>) -> Result<Parameters<'a>, Rejection> {
@@ -188,23 +188,26 @@ impl HttpSignature {
         Ok(content)
     }
 
-    /// Judges every signed moment; at least one must be there if the endpoint requires one.
+    /// Judges every signed moment; at least one must be there if the endpoint requires one. Says when it was signed.
     fn judge_time(
         &self,
         components: &[&str],
         parameters: &Parameters<'_>,
         delivery: &Delivery<'_>,
         now: Now,
-    ) -> Result<(), Rejection> {
+    ) -> Result<Option<UnixSeconds>, Rejection> {
+        let mut signed_at = None;
         for name in components {
-            match *name {
-                "date" | "x-date" => self.tolerance.judge(parse_http_date(component_value(delivery, name)?)?, now)?,
-                "(created)" => self.tolerance.judge(whole_seconds(parameters.created)?, now)?,
+            let moment = match *name {
+                "date" | "x-date" => parse_http_date(component_value(delivery, name)?)?,
+                "(created)" => whole_seconds(parameters.created)?,
                 "(expires)" if whole_seconds(parameters.expires)? < now.wall => return Err(Rejection::TimestampTooOld),
-                _ => {}
-            }
+                _ => continue,
+            };
+            self.tolerance.judge(moment, now)?;
+            signed_at = signed_at.max(Some(moment));
         }
-        Ok(())
+        Ok(signed_at)
     }
 }
 

@@ -155,7 +155,8 @@ impl Jwt {
         let token = self.parse(&text, received)?;
         let label = self.issued(&token, now)?;
         hold(&self.header, &token.header, received, Rejection::ClaimMissing, Rejection::ClaimMismatch)?;
-        let proof = Proof { label, signed: received.identify([&*token.signing_input]) };
+        let signed = received.identify([&*token.signing_input]);
+        let proof = Proof { label, signed, signed_at: None };
         if self.detached.is_some() {
             return Ok(proof);
         }
@@ -167,8 +168,8 @@ impl Jwt {
             digest::judge(rule.hash, rule.encoding, text.as_bytes(), received.body)?;
         }
         hold(&self.claims, &payload, received, Rejection::ClaimMissing, Rejection::ClaimMismatch)?;
-        self.time.judge(&payload, now)?;
-        Ok(proof)
+        let signed_at = self.time.judge(&payload, now)?;
+        Ok(Proof { signed_at, ..proof })
     }
 
     fn parse<'t>(&self, text: &'t [u8], received: &Received<'_>) -> Result<Token<'t>, Rejection> {
@@ -319,7 +320,8 @@ fn hold(
 }
 
 impl TimeRule {
-    fn judge(self, payload: &Json, now: Now) -> Result<(), Rejection> {
+    /// Judges; says when the token was issued, where that is judged.
+    fn judge(self, payload: &Json, now: Now) -> Result<Option<UnixSeconds>, Rejection> {
         let moment = |name: &str| match payload.at(&format!("/{name}")) {
             None => Ok(None),
             Some(Json::Integer(seconds)) => {
@@ -338,12 +340,13 @@ impl TimeRule {
         }
         match (moment("iat")?, self.max_age) {
             (Some(issued), Some(age)) => {
-                Tolerance { past: age.saturating_add(self.leeway), future: CLOCKS }.judge(issued, now)
+                let tolerance = Tolerance { past: age.saturating_add(self.leeway), future: CLOCKS };
+                tolerance.judge(issued, now).map(|()| Some(issued))
             }
             (None, Some(_)) => Err(Rejection::TimestampMissing),
             // A token from the future is a clock that is wrong, or a lie.
             (Some(issued), None) if issued > now.wall.plus(CLOCKS) => Err(Rejection::TimestampTooNew),
-            (Some(_) | None, None) => Ok(()),
+            (Some(_) | None, None) => Ok(None),
         }
     }
 }

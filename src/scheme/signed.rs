@@ -128,14 +128,15 @@ impl Signed {
         if items.len() > MAX_ITEMS {
             return Err(Rejection::BodyMalformed.into());
         }
-        let (mut first, mut signed) = (None, Vec::new());
+        let (mut first, mut signed, mut signed_at) = (None, Vec::new(), None);
         for item in items {
             let proof = self.verify_one(received, Some(item), now)?;
             first = first.or(Some(proof.label));
             signed.extend(proof.signed);
+            signed_at = signed_at.max(proof.signed_at);
         }
         let label = first.ok_or(Rejection::SignatureMissing)?;
-        Ok(Proof { label, signed: SignedDigest::of_all(signed) })
+        Ok(Proof { label, signed: SignedDigest::of_all(signed), signed_at })
     }
 
     fn verify_one(&self, received: &Received<'_>, item: Option<&Json>, now: Now) -> Result<Proof, Denial> {
@@ -181,13 +182,14 @@ impl Signed {
             item,
             listed_headers: list.as_ref().map(|(rule, list)| (*rule, &**list)),
         };
-        let proof = self.made_by(group, received, inputs, now)?;
+        let mut proof = self.made_by(group, received, inputs, now)?;
         if let Some(rule) = &self.timestamp {
             let moment = match moment {
                 Some(moment) => moment,
                 None => rule.unit.parse(&rule.find(received, group)?)?,
             };
             rule.tolerance.judge(moment, now)?;
+            proof.signed_at = Some(moment);
         }
         Ok(proof)
     }
@@ -209,7 +211,11 @@ impl Signed {
                     if obtainable {
                         return Err(Rejection::SignatureObtainable.into());
                     }
-                    Ok(Proof { label, signed: received.identify(content.iter().map(|piece| &**piece)) })
+                    Ok(Proof {
+                        label,
+                        signed: received.identify(content.iter().map(|piece| &**piece)),
+                        signed_at: None,
+                    })
                 };
                 if let Some(secret) = learned.as_ref().and_then(|learned| learned.get()) {
                     let key = MacKey::hmac(*hash, Secret::new(secret.expose().to_vec()), false);
@@ -240,7 +246,7 @@ impl Signed {
                     }
                     Ok(signatures.iter().any(|signature| key.made(*algorithm, &content, signature)))
                 })?;
-                Ok(Proof { label, signed: received.identify([&*content]) })
+                Ok(Proof { label, signed: received.identify([&*content]), signed_at: None })
             }
         }
     }

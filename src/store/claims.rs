@@ -192,6 +192,29 @@ impl Claims {
         free
     }
 
+    /// Whether this is known to have been delivered for another one.
+    pub(super) fn is_settled(&self, claim: &Claim, now: Now) -> bool {
+        let mut shard = self.shard(claim.key);
+        let gone = shard.expire(now);
+        self.count.fetch_sub(gone, Ordering::Relaxed);
+        shard.find(claim.key).is_some_and(|kept| kept.meets(claim, now) == Claimed::Settled)
+    }
+
+    /// Notes what was heard of a claim elsewhere, if there is room.
+    pub(super) fn note(&self, claim: &Claim, claimed: Claimed, now: Now) {
+        let kept = match claimed {
+            Claimed::First | Claimed::Unknown => Kept::new(claim.holder, claim.rule.outcome_within.is_some(), now),
+            Claimed::Settled => Kept::new(Holder::NOBODY, false, now),
+            Claimed::Again | Claimed::Pending => return,
+        };
+        let mut shard = self.shard(claim.key);
+        if let Some(known) = shard.find(claim.key) {
+            *known = kept;
+        } else if self.take_place() {
+            shard.insert(claim.key, claim.rule.remember, kept, seconds(now));
+        }
+    }
+
     /// Ends the wait for an outcome, for the one who waits; says whether it did.
     pub(super) fn conclude(&self, ClaimId { key, holder }: ClaimId, conclusion: Conclusion) -> bool {
         let mut shard = self.shard(key);
@@ -262,7 +285,7 @@ mod tests {
             store_failure: StoreFailure::Deny,
         };
         let key = ReplayKey::new("e", SignedDigest::of([what.to_be_bytes().as_slice()]));
-        Claim { key, holder: Holder::of(holder.as_bytes()), rule }
+        Claim { key, holder: Holder::of(holder.as_bytes()), rule, signed_at: None }
     }
 
     fn id(what: u32, holder: &str) -> ClaimId {

@@ -152,7 +152,7 @@ impl File {
     }
 
     pub(super) async fn claim(&self, claim: &Claim, now: Now) -> Result<(), Fault> {
-        let Claim { key, holder, rule } = *claim;
+        let Claim { key, holder, rule, .. } = *claim;
         self.write(Change::Claim {
             id: ClaimId { key, holder },
             ends: now.wall.plus(rule.remember),

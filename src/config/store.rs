@@ -37,7 +37,7 @@ pub(super) fn store(config: (Option<&str>, Option<&file::Redis>), root: &Path, f
             None => None,
         }
     };
-    if redis.is_some() {
+    if redis.is_some() && kind.is_some() {
         findings.problem::<()>(&root.key("redis"), "is of no use without `store: redis://…`");
     }
     kind.unwrap_or(StoreKind::Memory)

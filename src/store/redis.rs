@@ -226,19 +226,16 @@ impl Redis {
             .arg(signed.map(|signed| signed.to_string()).unwrap_or_default())
             .arg(i64::from(strict));
         let mut asked = Box::pin(self.ask::<i64>(invocation)?);
-        let answer = match timeout(self.deadline, &mut asked).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                // Whatever comes now comes to nobody. A claim that was made all the same would refuse the provider's
-                // next try.
-                let owe = self.owe.clone();
-                tokio::spawn(async move {
-                    if !matches!(asked.await, Ok(AGAIN | PENDING | SETTLED | FORGOTTEN)) {
-                        owe.try_send((id, Word::Withdrawn)).ok();
-                    }
-                });
-                return Err(self.is_late());
-            }
+        let Ok(answer) = timeout(self.deadline, &mut asked).await else {
+            // Whatever comes now comes to nobody. A claim that was made all the same would refuse the provider's next
+            // try.
+            let owe = self.owe.clone();
+            tokio::spawn(async move {
+                if !matches!(asked.await, Ok(AGAIN | PENDING | SETTLED | FORGOTTEN)) {
+                    owe.try_send((id, Word::Withdrawn)).ok();
+                }
+            });
+            return Err(self.is_late());
         };
         if answer.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_))) {
             self.owe(id, Word::Withdrawn);
@@ -323,6 +320,7 @@ impl Redis {
                     self.link.store(Some(Arc::new(link.clone())));
                     self.tried.send_replace(true);
                     tracing::info!("the store answers");
+                    warn_if_forgetful(&link).await;
                     attendant.while_up(&link, &mut owed, &learned).await;
                 }
                 Err(why) => {
@@ -422,6 +420,19 @@ impl Attendant<'_> {
             Ok(answer) => answer.map_err(|error| Missed::Error(error.to_string())),
             Err(_) => Err(Missed::Late),
         }
+    }
+}
+
+/// A server that makes room by forgetting forgets claims.
+async fn warn_if_forgetful(link: &Link) {
+    let mut command = redis::cmd("INFO");
+    command.arg("memory");
+    let Ok(Ok(text)) = timeout(CONNECT, link.clone().query::<String>(&command)).await else { return };
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    if field("maxmemory").is_some_and(|most| most != "0")
+        && let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction")
+    {
+        tracing::warn!(policy, "the store forgets claims when it is full; set `maxmemory-policy noeviction`");
     }
 }
 

@@ -6,12 +6,14 @@ use crate::suite::{
 };
 use hookwarden::{
     check,
-    clock::{Clock, UnixSeconds},
+    clock::{Clock, Now, UnixSeconds},
     config::{self, Context},
     decision::{Allowed, Decision},
     delivery::{Body, Delivery, Headers},
+    endpoint::Endpoints,
     ext_authz::response,
     provider,
+    received::Received,
     store::Store,
 };
 use std::collections::BTreeSet;
@@ -23,7 +25,8 @@ fn configuration(case: &Case) -> String {
     serde_json::json!({ "endpoints": { "vector": endpoint } }).to_string()
 }
 
-fn core(case: &Case) -> Expect {
+/// Does something with a vector's delivery and the endpoint that receives it.
+fn with<T>(case: &Case, work: impl FnOnce(&Delivery<'_>, &Endpoints, Now) -> T) -> T {
     let clock = Clock::fixed(UnixSeconds(case.now));
     let loaded = config::parse("vector", configuration(case).as_bytes(), &Context::new(clock.now()))
         .unwrap_or_else(|problems| panic!("{}: {problems}", case.title));
@@ -40,9 +43,14 @@ fn core(case: &Case) -> Expect {
         peer: case.request.client_ip.as_ref().map(|address| address.parse().unwrap()),
         route_endpoint: Some("vector"),
     };
+    work(&delivery, &loaded.compiled.endpoints, clock.now())
+}
+
+fn core(case: &Case) -> Expect {
     let store = Store::in_memory();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let outcome = runtime.block_on(check::check(&delivery, clock.now(), &loaded.compiled.endpoints, &store));
+    let outcome =
+        with(case, |delivery, endpoints, now| runtime.block_on(check::check(delivery, now, endpoints, &store)));
     let mut told = Expect {
         decision: outcome.decision.as_str().to_owned(),
         reason: Some(outcome.decision.reason().to_owned()),
@@ -70,6 +78,26 @@ fn core(case: &Case) -> Expect {
         }
     }
     told
+}
+
+/// Whoever judges how old a delivery is says when it was signed: a store that forgot needs to know.
+#[test]
+fn what_is_judged_fresh_says_when_it_was_signed() {
+    let mut seen = 0;
+    for case in vector::all() {
+        let found = with(&case, |delivery, endpoints, now| {
+            let endpoint = endpoints.find(delivery).unwrap();
+            let Body::Whole(body) = delivery.body else { panic!("{}", case.title) };
+            let verified = endpoint.scheme.verify(&Received::new(delivery, body).identified(true), now).ok()?;
+            let judged = endpoint.scheme.signs_body() && endpoint.scheme.fresh_for().is_some();
+            Some((judged, verified.signed_at(), now.wall))
+        });
+        let Some((true, signed_at, now)) = found else { continue };
+        seen += 1;
+        let signed_at = signed_at.unwrap_or_else(|| panic!("{}", case.title));
+        assert!(signed_at.distance(now) <= 24 * 3600, "{}", case.title);
+    }
+    assert!(seen > 100, "{seen}");
 }
 
 /// What `told` differs in from what the vector expects, of what the vector says.

@@ -90,9 +90,9 @@ impl Credentials {
 
 /// Makes connections.
 pub(super) enum Connector {
-    One(Client),
+    One(Box<Client>),
     Sentinels(Box<SentinelClient>),
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 impl std::fmt::Debug for Connector {
@@ -130,10 +130,10 @@ impl Connector {
                     Servers::Sentinels(..) | Servers::Cluster(_) => anyhow::bail!("several servers are not one"),
                 };
                 let info = information(address, config.credentials.settings(config.database))?;
-                Ok(Self::One(match certificates() {
+                Ok(Self::One(Box::new(match certificates() {
                     Some(certificates) => Client::build_with_tls(info, certificates)?,
                     None => Client::open(info)?,
-                }))
+                })))
             }
             Servers::Sentinels(servers, master) => {
                 let addresses = servers.iter().map(|(host, port)| address(host, *port, config.tls));
@@ -175,7 +175,7 @@ impl Connector {
                 if let Some(certificates) = certificates() {
                     builder = builder.tls(TlsMode::Secure).certs(certificates);
                 }
-                Ok(Self::Cluster(builder.build()?))
+                Ok(Self::Cluster(Box::new(builder.build()?)))
             }
         }
     }
@@ -212,9 +212,10 @@ impl Link {
 }
 
 fn address(host: &str, port: u16, tls: bool) -> ConnectionAddr {
-    match tls {
-        true => ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None },
-        false => ConnectionAddr::Tcp(host.to_owned(), port),
+    if tls {
+        ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host.to_owned(), port)
     }
 }
 

@@ -1,14 +1,24 @@
-//! What a million claims take. An executable of its own, because its memory is what is measured.
+//! What a million claims take, and what a million forgeries do not. An executable of its own, because its memory is what
+//! is measured.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![cfg(target_os = "linux")]
 
 use hookwarden::{
     admission::State as _,
+    check,
     clock::{Clock, UnixSeconds},
+    config::{self, Context},
+    delivery::{Body, Delivery, Headers},
     replay::{Claim, Claimed, Holder, OnDuplicate, ReplayKey, ReplayRule, SignedDigest, StoreFailure},
     store::{MAX_CLAIMS, Store},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Held by whoever's memory and time are measured.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The most that the whole process may hold, in KiB.
 const BOUND: usize = 96 << 10;
@@ -36,6 +46,7 @@ fn claim(n: u32) -> Claim {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "what is measured is time")]
 fn a_million_claims_fit_and_none_is_lost() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let (store, now) = (Store::in_memory(), Clock::fixed(UnixSeconds(1_760_000_000)).now());
     let count = u32::try_from(MAX_CLAIMS).unwrap();
@@ -64,4 +75,40 @@ fn a_million_claims_fit_and_none_is_lost() {
         at(999)
     );
     assert!(resident <= BOUND, "{resident} KiB");
+}
+
+const CONFIGURATION: &str = r#"
+endpoints:
+  e:
+    on_duplicate: deny
+    scheme:
+      hmac: { hash: sha256, signed_content: "{body}", signature: { header: x-signature, encoding: hex } }
+    secrets: [{ id: a, inline: a secret of this test }]
+"#;
+
+#[test]
+fn a_million_forgeries_leave_nothing_behind() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // Without optimisation they would take a minute.
+    let count = if cfg!(debug_assertions) { 50_000_u32 } else { 1_000_000 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (store, now) = (Store::in_memory(), Clock::fixed(UnixSeconds(1_760_000_000)).now());
+    let endpoints = config::parse("e", CONFIGURATION.as_bytes(), &Context::new(now)).unwrap().compiled.endpoints;
+    let signature = "00".repeat(32);
+    for n in 0..count {
+        let body = n.to_be_bytes();
+        let delivery = Delivery {
+            method: "POST",
+            target: "/e",
+            host: "h",
+            headers: Headers::from_lines(std::iter::once((b"x-signature".as_slice(), signature.as_bytes())).collect()),
+            body: Body::Whole(&body),
+            peer: None,
+            route_endpoint: Some("e"),
+        };
+        let outcome = runtime.block_on(check::check(&delivery, now, &endpoints, &store));
+        assert_eq!(outcome.decision.reason(), "signature_mismatch");
+    }
+    println!("measured: {count} forgeries leave {} claims and {} leases", store.claim_count(), store.lease_count());
+    assert_eq!((store.claim_count(), store.lease_count()), (0, 0));
 }

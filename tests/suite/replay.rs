@@ -1,6 +1,12 @@
 //! The same delivery again, over a real gRPC connection, with the upstream's outcomes told as Envoy tells them.
 
 use crate::suite::gate::{self, Asked, Form, Seen};
+use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use envoy_types::pb::{
     envoy::{
         config::core::v3::Metadata,
@@ -61,7 +67,11 @@ struct Proxy {
 
 impl Proxy {
     async fn start() -> Self {
-        let gate = gate::gate(&configuration(), NOW);
+        Self::with(&configuration()).await
+    }
+
+    async fn with(configuration: &str) -> Self {
+        let gate = gate::gate(configuration, NOW);
         let channel = gate::channel(Arc::clone(&gate)).await;
         Self { gate, checks: AuthorizationClient::new(channel.clone()), log: AccessLogServiceClient::new(channel) }
     }
@@ -227,6 +237,59 @@ async fn a_replay_in_other_clothes_is_a_replay() {
         ("another id and query", unsigned),
     ] {
         assert_eq!(proxy.ask(what, &asked).await.reason(), "replayed", "{what}");
+    }
+}
+
+/// The order of P-256 (FIPS 186-5, appendix D of SP 800-186).
+const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// `(r, n - s)` verifies wherever `(r, s)` does, and anybody can compute it.
+fn twin(signature: &[u8]) -> Vec<u8> {
+    let (r, s) = signature.split_at(32);
+    let mut borrow = 0;
+    let mut difference = [0_u8; 32];
+    for n in (0..32).rev() {
+        let digit = i16::from(ORDER[n]) - i16::from(s[n]) - borrow;
+        borrow = i16::from(digit < 0);
+        difference[n] = u8::try_from(digit.rem_euclid(256)).unwrap();
+    }
+    [r, &difference].concat()
+}
+
+#[tokio::test]
+async fn the_twin_of_an_ecdsa_signature_is_a_replay() {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let public: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+    let public = STANDARD.encode(public.as_ref());
+    let configuration = format!(
+        r#"
+outcomes: access_log
+endpoints:
+  deny:
+    on_duplicate: deny
+    scheme:
+      public_key:
+        algorithms: [ecdsa-p256-sha256]
+        ecdsa_form: p1363
+        signed_content: "{{body}}"
+        signature: {{ header: x-signature, encoding: hex }}
+    public_keys: [{{ id: main, format: spki_base64, inline: "{public}" }}]
+"#
+    );
+    let mut proxy = Proxy::with(&configuration).await;
+    let body = br#"{"n":1}"#;
+    let one = key.sign(&SystemRandom::new(), body).unwrap();
+    let other = twin(one.as_ref());
+    assert_ne!(one.as_ref(), other);
+    for (first, then) in [(one.as_ref(), other.as_slice()), (&other, one.as_ref())] {
+        let seen = proxy.ask("1", &signed("deny", body, &[&const_hex::encode(first)])).await;
+        assert!(seen.forwarded, "{}", seen.reason());
+        proxy.tell(entry("1", &seen, Some(200))).await;
+        assert_eq!(proxy.ask("2", &signed("deny", body, &[&const_hex::encode(then)])).await.reason(), "replayed");
+        proxy = Proxy::with(&configuration).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! remains for the proxy's `status_on_error` is that nobody answers at all.
 
 pub mod budget;
+mod codec;
 pub mod message;
 pub mod outcomes;
 pub mod request;
@@ -22,7 +23,8 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use budget::{Budget, Charge, Metered};
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
+use codec::{Messages, Read};
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use message::CheckRequest;
 use outcomes::AccessLog;
@@ -40,7 +42,6 @@ use tokio::sync::{Semaphore, watch};
 use tonic::{
     Code, Status,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, NamedService, UnaryService},
 };
 use tower_service::Service;
@@ -190,44 +191,9 @@ enum Question {
     Refused(Denial),
 }
 
-/// Reads [`CheckRequest`]s and writes `CheckResponse`s.
-#[derive(Debug, Clone, Copy, Default)]
-struct CheckCodec;
-
-impl Codec for CheckCodec {
-    type Encode = CheckResponse;
-    type Decode = Question;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Decoder for CheckCodec {
-    type Item = Question;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Question>, Status> {
-        // Taking the message as one `Bytes` is what lets every field be a slice of it.
-        let bytes: Bytes = message.copy_to_bytes(message.remaining());
-        let question = CheckRequest::decode(bytes)
-            .map_or_else(|_| Question::Refused(Rejection::RequestMalformed.into()), Question::Read);
-        Ok(Some(question))
-    }
-}
-
-impl Encoder for CheckCodec {
-    type Item = CheckResponse;
-    type Error = Status;
-
-    fn encode(&mut self, response: CheckResponse, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        response.encode(into).map_err(|_| Status::internal("the response does not fit"))
+impl Read for Question {
+    fn read(message: Bytes) -> Self {
+        CheckRequest::decode(message).map_or_else(|_| Self::Refused(Rejection::RequestMalformed.into()), Self::Read)
     }
 }
 
@@ -242,8 +208,8 @@ impl Authorization {
         Self(gate)
     }
 
-    fn codec(&self) -> Grpc<CheckCodec> {
-        Grpc::new(CheckCodec).max_decoding_message_size(self.0.limits.body.saturating_add(HEADROOM))
+    fn codec(&self) -> Grpc<Messages<Question, CheckResponse>> {
+        Grpc::new(Messages::default()).max_decoding_message_size(self.0.limits.body.saturating_add(HEADROOM))
     }
 
     async fn call(self, request: http::Request<Body>) -> http::Response<Body> {
@@ -320,8 +286,8 @@ impl Service<http::Request<Body>> for Authorization {
     }
 }
 
-/// The check service, the access log service and the standard health service on one listener, told apart by path. A router would do the
-/// same for four per cent of a check.
+/// The check service, the access log service and the standard health service on one listener, told apart by path. A
+/// router would do the same for four per cent of a check.
 #[derive(Debug, Clone)]
 pub struct Routes<H> {
     check: Authorization,

@@ -9,9 +9,14 @@
 //! refused for its path would take the stream down and with it everybody's outcomes. Nothing here denies or allows;
 //! a lost stream costs what [`Claimed::Unknown`](crate::replay::Claimed::Unknown) says.
 
-use super::{Gate, response::CLAIM};
+use super::{
+    Gate,
+    codec::{Messages, Read},
+    response::CLAIM,
+};
 use crate::replay::{ClaimId, Conclusion};
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
+use futures_util::future::join_all;
 use prost::Message as _;
 use std::{
     convert::Infallible,
@@ -26,7 +31,6 @@ use tokio_stream::StreamExt as _;
 use tonic::{
     Status, Streaming,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{ClientStreamingService, Grpc, NamedService},
 };
 use tower_service::Service;
@@ -235,9 +239,10 @@ impl AccessLog {
                 _ = self.stopped.wait_for(|stopped| *stopped) => return,
             };
             let Some(Ok(message)) = message else { return };
-            for outcome in message.http.iter().flat_map(|http| &http.entries).filter_map(HttpEntry::outcome) {
-                self.gate.conclude(&outcome).await;
-            }
+            // A shared store is asked about all of them at once, and not about one after the other.
+            let outcomes = message.http.iter().flat_map(|http| &http.entries).filter_map(HttpEntry::outcome);
+            let gate = &self.gate;
+            join_all(outcomes.map(|outcome| async move { gate.conclude(&outcome).await })).await;
         }
     }
 }
@@ -272,7 +277,7 @@ impl Service<http::Request<Body>> for AccessLog {
         let log = self.clone();
         Box::pin(async move {
             if request.uri().path().ends_with("/StreamAccessLogs") {
-                Ok(Grpc::new(EntriesCodec).client_streaming(log, request).await)
+                Ok(Grpc::new(Messages::<Entries, ()>::default()).client_streaming(log, request).await)
             } else {
                 Ok(Status::unimplemented("").into_http())
             }
@@ -280,41 +285,9 @@ impl Service<http::Request<Body>> for AccessLog {
     }
 }
 
-/// Reads [`Entries`] and answers with nothing.
-#[derive(Debug, Clone, Copy, Default)]
-struct EntriesCodec;
-
-impl Codec for EntriesCodec {
-    type Encode = ();
-    type Decode = Entries;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Decoder for EntriesCodec {
-    type Item = Entries;
-    type Error = Status;
-
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Entries>, Status> {
-        let bytes: Bytes = message.copy_to_bytes(message.remaining());
-        // One message that cannot be read is no reason to lose those that follow.
-        Ok(Some(Entries::decode(bytes).unwrap_or_default()))
-    }
-}
-
-impl Encoder for EntriesCodec {
-    type Item = ();
-    type Error = Status;
-
-    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        Ok(())
+impl Read for Entries {
+    /// One message that cannot be read is no reason to lose those that follow.
+    fn read(message: Bytes) -> Self {
+        Self::decode(message).unwrap_or_default()
     }
 }

@@ -29,7 +29,6 @@ use arc_swap::ArcSwapOption;
 use connect::{Connector, Link};
 use redis::{ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation};
 use std::{
-    future::Future,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering},
@@ -152,28 +151,22 @@ impl Redis {
         self.tried.subscribe().wait_for(|tried| *tried).await.ok();
     }
 
-    /// Asks the server, unless the breaker is open. The future outlives the deadline, for whoever wants to know.
-    fn ask<T: FromRedisValue + Send + 'static>(
-        &self,
-        invocation: ScriptInvocation<'static>,
-    ) -> Result<impl Future<Output = Result<T, RedisError>> + Send + 'static, Fault> {
-        let link = self.link.load_full().ok_or(Fault::StoreUnavailable)?;
-        Ok(async move { Link::clone(&link).run(invocation).await })
+    /// The connection, unless the breaker is open.
+    fn link(&self) -> Result<Arc<Link>, Fault> {
+        self.link.load_full().ok_or(Fault::StoreUnavailable)
     }
 
     /// The answer, if it comes in time.
-    async fn answer<T: FromRedisValue + Send + 'static>(
-        &self,
-        invocation: ScriptInvocation<'static>,
-    ) -> Result<T, Fault> {
-        match timeout(self.deadline, self.ask(invocation)?).await {
-            Ok(answer) => self.judge(answer),
-            Err(_) => Err(self.is_late()),
+    async fn answer<T: FromRedisValue>(&self, invocation: ScriptInvocation<'static>) -> Result<T, Fault> {
+        let link = self.link()?;
+        match timeout(self.deadline, Link::clone(&link).run(invocation)).await {
+            Ok(answer) => self.judge(answer, &link),
+            Err(_) => Err(self.is_late(&link)),
         }
     }
 
     /// An answer in time closes the matter; an error that the next call would meet too opens the breaker.
-    fn judge<T>(&self, answer: Result<T, RedisError>) -> Result<T, Fault> {
+    fn judge<T>(&self, answer: Result<T, RedisError>, link: &Arc<Link>) -> Result<T, Fault> {
         match answer {
             Ok(answer) => {
                 self.late.store(0, Ordering::Relaxed);
@@ -181,22 +174,24 @@ impl Redis {
             }
             Err(error) if error.code() == Some("OOM") => Err(Fault::StoreFull),
             Err(error) => {
-                self.open(&error.to_string());
+                self.open(link, &error.to_string());
                 Err(Fault::StoreUnavailable)
             }
         }
     }
 
-    fn is_late(&self) -> Fault {
+    fn is_late(&self, link: &Arc<Link>) -> Fault {
         if self.late.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= LATE {
-            self.open("no answer in time");
+            self.open(link, "no answer in time");
         }
         Fault::StoreUnavailable
     }
 
-    /// Opens the breaker.
-    fn open(&self, why: &str) {
-        if self.link.swap(None).is_some() {
+    /// Opens the breaker, if this connection is still the one in use: what an older one says is no news.
+    fn open(&self, link: &Arc<Link>, why: &str) {
+        let mine = Some(Arc::clone(link));
+        let before = self.link.compare_and_swap(&mine, None);
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, link)) {
             tracing::error!(why, "the store cannot be reached");
             self.opened.notify_one();
         }
@@ -225,7 +220,8 @@ impl Redis {
             .arg(wall)
             .arg(signed.map(|signed| signed.to_string()).unwrap_or_default())
             .arg(i64::from(strict));
-        let mut asked = Box::pin(self.ask::<i64>(invocation)?);
+        let link = self.link()?;
+        let mut asked = Box::pin(Link::clone(&link).run::<i64>(invocation));
         let Ok(answer) = timeout(self.deadline, &mut asked).await else {
             // Whatever comes now comes to nobody. A claim that was made all the same would refuse the provider's next
             // try.
@@ -235,12 +231,12 @@ impl Redis {
                     owe.try_send((id, Word::Withdrawn)).ok();
                 }
             });
-            return Err(self.is_late());
+            return Err(self.is_late(&link));
         };
         if answer.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_))) {
             self.owe(id, Word::Withdrawn);
         }
-        match self.judge(answer)? {
+        match self.judge(answer, &link)? {
             FIRST => Ok(Claimed::First),
             AGAIN => Ok(Claimed::Again),
             PENDING => Ok(Claimed::Pending),
@@ -317,7 +313,8 @@ impl Redis {
             match link {
                 Ok(link) => {
                     self.late.store(0, Ordering::Relaxed);
-                    self.link.store(Some(Arc::new(link.clone())));
+                    let link = Arc::new(link);
+                    self.link.store(Some(Arc::clone(&link)));
                     self.tried.send_replace(true);
                     tracing::info!("the store answers");
                     warn_if_forgetful(&link).await;
@@ -364,7 +361,7 @@ impl Attendant<'_> {
     /// Until the breaker opens.
     async fn while_up(
         &mut self,
-        link: &Link,
+        link: &Arc<Link>,
         owed: &mut mpsc::Receiver<Debt>,
         learned: &impl Fn(Vec<(String, Secret)>),
     ) {
@@ -375,8 +372,8 @@ impl Attendant<'_> {
                 _ = beats.tick() => {
                     match self.beat(link, learned).await {
                         Ok(()) => {}
-                        Err(Missed::Late) => drop(self.redis.is_late()),
-                        Err(Missed::Error(why)) => self.redis.open(&why),
+                        Err(Missed::Late) => drop(self.redis.is_late(link)),
+                        Err(Missed::Error(why)) => self.redis.open(link, &why),
                     }
                 }
                 Some((claim, word)) = owed.recv() => {

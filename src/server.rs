@@ -8,6 +8,7 @@
 
 mod admin;
 mod incoming;
+mod reload;
 mod watcher;
 
 use crate::{
@@ -17,11 +18,13 @@ use crate::{
         compile::{Address, Kept},
     },
     ext_authz::{Gate, Routes, SERVICE, budget::Budget, examiners},
+    secret::Secret,
     store::Store,
     telemetry::Telemetry,
 };
 use anyhow::Context as _;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use reload::Reloaded;
 use std::{
     collections::BTreeSet,
     future::Future,
@@ -61,6 +64,7 @@ pub struct Server {
     files: Mutex<BTreeSet<PathBuf>>,
     watches: bool,
     started_with: StartedWith,
+    reload_token: Arc<ArcSwapOption<Secret>>,
     ready: Arc<AtomicBool>,
 }
 
@@ -107,6 +111,7 @@ impl Server {
             files: Mutex::new(files),
             watches: compiled.watch,
             started_with,
+            reload_token: Arc::new(ArcSwapOption::from_pointee(compiled.reload_token)),
             ready: Arc::new(AtomicBool::new(false)),
         })
     }
@@ -119,8 +124,9 @@ impl Server {
         let mut hangup = signal(SignalKind::hangup())?;
         let (stop, stopped) = watch::channel(false);
 
+        let (ask, mut callers) = reload::callers();
         let admin = match self.listen.admin {
-            Some(address) => Some(admin::bind(address, Arc::clone(&self.gate), Arc::clone(&self.ready)).await?),
+            Some(address) => Some(admin::bind(address, self.admin(ask)).await?),
             None => None,
         };
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -149,12 +155,12 @@ impl Server {
         // A file that does not answer holds up its own reload and nothing else.
         let (mut reload, mut wanted) = (None, false);
         loop {
-            if std::mem::take(&mut wanted) {
-                match &reload {
-                    None => reload = Some(Box::pin(self.reload())),
-                    Some(_) => wanted = true,
-                }
+            if wanted && reload.is_none() {
+                wanted = false;
+                callers.begin();
+                reload = Some(Box::pin(self.reload()));
             }
+            let idle = reload.is_none();
             let reloaded = async {
                 match reload.as_mut() {
                     Some(reload) => reload.await,
@@ -169,13 +175,15 @@ impl Server {
             };
             tokio::select! {
                 ended = &mut serving => return ended.context("the ext_authz listener failed"),
-                () = reloaded => {
+                outcome = reloaded => {
                     reload = None;
+                    callers.end(outcome);
                     if let Some(watch) = &watch {
                         watch.these(self.watched());
                     }
                 }
                 () = changed => wanted = true,
+                () = callers.asked(), if idle => wanted = true,
                 _ = hangup.recv() => wanted = true,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -183,6 +191,7 @@ impl Server {
         }
 
         tracing::info!("draining");
+        drop(callers);
         self.ready.store(false, Ordering::Release);
         health.set_service_status("", ServingStatus::NotServing).await;
         health.set_service_status(SERVICE, ServingStatus::NotServing).await;
@@ -195,6 +204,15 @@ impl Server {
         attending.abort();
         tracing::info!("stopped");
         Ok(())
+    }
+
+    fn admin(&self, ask: reload::Ask) -> admin::Admin {
+        admin::Admin {
+            gate: Arc::clone(&self.gate),
+            ready: Arc::clone(&self.ready),
+            reload_token: Arc::clone(&self.reload_token),
+            ask,
+        }
     }
 
     /// Binds the `ext_authz` listener; what is returned serves it.
@@ -233,14 +251,14 @@ impl Server {
     }
 
     /// Loads the configuration again, and puts it in force if nothing is wrong with it.
-    async fn reload(&self) {
+    async fn reload(&self) -> Reloaded {
         let (path, kept, clock) = (self.path.clone(), Arc::clone(&self.kept), self.gate.clock);
         // Files are read and keys parsed elsewhere; checks go on meanwhile.
         let loading = tokio::task::spawn_blocking(move || config::load(&path, &Context { now: clock.now(), kept }));
         let Ok(loaded) = loading.await else {
             self.gate.telemetry.reloaded(false);
             tracing::error!("the reload failed; the configuration in force stays");
-            return;
+            return Reloaded::Failed;
         };
         match loaded {
             Ok(Loaded { compiled, warnings, files }) => {
@@ -252,18 +270,19 @@ impl Server {
                 }
                 self.gate.telemetry.configured(&compiled.endpoints, clock.now());
                 self.gate.endpoints.store(Arc::new(compiled.endpoints));
+                self.reload_token.store(compiled.reload_token.map(Arc::new));
                 self.gate.telemetry.reloaded(true);
                 tracing::info!("the configuration was reloaded");
+                Reloaded::Applied
             }
             Err(problems) => {
                 self.watch(problems.files.clone());
                 self.gate.telemetry.reloaded(false);
-                for problem in &problems.problems {
-                    tracing::error!(
-                        problem = problem.line(&problems.file),
-                        "the configuration was not reloaded; the one in force stays"
-                    );
+                let lines: Vec<String> = problems.problems.iter().map(|p| p.line(&problems.file)).collect();
+                for problem in &lines {
+                    tracing::error!(problem, "the configuration was not reloaded; the one in force stays");
                 }
+                Reloaded::Refused(lines)
             }
         }
     }

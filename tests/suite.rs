@@ -11,6 +11,7 @@
 
 mod suite {
     pub(crate) mod gate;
+    pub(crate) mod process;
     pub(crate) mod vector;
 
     mod architecture;
@@ -21,6 +22,7 @@ mod suite {
     mod ext_authz;
     mod lifecycle;
     mod properties;
+    mod reload;
     mod remote_keys;
     mod replay;
     mod vectors;

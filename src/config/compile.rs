@@ -6,7 +6,7 @@ use super::{
     problem::{Findings, Path},
     replay,
     scheme::{SchemeCompiler, duration},
-    store,
+    secret_source, store,
 };
 use crate::{
     challenge::Challenge,
@@ -79,6 +79,8 @@ pub struct Compiled {
     pub store: StoreKind,
     /// Whether a change of a file reloads.
     pub watch: bool,
+    /// What is shown to have all this read again.
+    pub reload_token: Option<Secret>,
     /// The receivers.
     pub endpoints: Endpoints,
 }
@@ -160,7 +162,17 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
         }
     }
     let watch = config.watch != Some(false);
-    Compiled { listen: listen(&config.listen, &root.key("listen"), findings), limits, store, watch, endpoints }
+    let listen = listen(&config.listen, &root.key("listen"), findings);
+    let reload_token = reload_token(config.listen, &root.key("listen"), findings);
+    Compiled { listen, limits, store, watch, reload_token, endpoints }
+}
+
+fn reload_token(written: file::Listen, path: &Path, findings: &mut Findings) -> Option<Secret> {
+    let (path, token) = (path.key("reload_token"), written.reload_token?);
+    if written.admin.as_deref() == Some("off") {
+        return findings.problem(&path, "stands beside `admin: off`, so nobody can show it; remove one of them");
+    }
+    secret_source::own_token(token, &path, findings)
 }
 
 fn listen(written: &file::Listen, path: &Path, findings: &mut Findings) -> Listen {

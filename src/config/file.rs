@@ -65,6 +65,23 @@ pub struct Listen {
     pub allow_plaintext: Option<bool>,
     /// Metrics and probes: `address:port`, or `off`. Default `127.0.0.1:9193`.
     pub admin: Option<String>,
+    /// Who shows this token to `POST /reload` of the admin listener may have the configuration read again. Without it
+    /// there is no such call.
+    pub reload_token: Option<OwnToken>,
+}
+
+/// A token of hookwarden's own, which no provider knows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnToken {
+    /// A file that holds it; one newline at its end is not part of it.
+    pub file: Option<String>,
+    /// An environment variable that holds it.
+    pub env: Option<String>,
+    /// The token itself. Prefer a file.
+    pub inline: Option<SecretText>,
+    /// Accepts a token that is short or well known. For tests.
+    pub allow_weak: Option<bool>,
 }
 
 /// How a Redis or Valkey is reached.
@@ -349,7 +366,7 @@ pub enum Mode {
 }
 
 /// A shared secret or token.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Secret {
     /// What it is called upstream, in logs and metrics.

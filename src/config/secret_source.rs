@@ -100,6 +100,17 @@ pub fn certificates(name: &str, path: &Path, findings: &mut Findings) -> Option<
     }
 }
 
+/// Reads a token of hookwarden's own, which a client sends in a header.
+pub fn own_token(written: file::OwnToken, path: &Path, findings: &mut Findings) -> Option<Secret> {
+    let file::OwnToken { file, env, inline, allow_weak } = written;
+    let written = file::Secret { file, env, inline, allow_weak, ..file::Secret::default() };
+    let token = secret(&written, &SecretForm::default(), path, findings)?;
+    if !token.expose().iter().all(u8::is_ascii_graphic) {
+        return findings.problem(path, "holds what a header cannot carry; use printable ASCII without spaces");
+    }
+    Some(token)
+}
+
 /// Reads a public key's text.
 pub fn public_key_text(written: &file::PublicKey, path: &Path, findings: &mut Findings) -> Option<String> {
     match (&written.file, &written.inline) {

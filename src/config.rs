@@ -47,8 +47,15 @@ pub fn load(path: &Path, context: &Context) -> Result<Loaded, Problems> {
 
 /// Compiles a text; `name` is what problems call it.
 pub fn parse(name: &str, bytes: &[u8], context: &Context) -> Result<Loaded, Problems> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Problems::of_file(name, format!("is not UTF-8 from byte {} on", error.valid_up_to())))?;
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let (valid, _) = bytes.split_at_checked(error.valid_up_to()).unwrap_or((bytes, &[]));
+        let problem = Problem {
+            position: Some(yaml::end(&String::from_utf8_lossy(valid))),
+            path: problem::Path::default(),
+            text: "is not UTF-8 from here on".to_owned(),
+        };
+        Problems::new(name, vec![problem])
+    })?;
     let read = yaml::read::<file::Config>(text).map_err(|problem| Problems::new(name, vec![problem]))?;
     let mut findings = read.findings;
     let compiled = read.value.map(|config| compile::compile(config, context, &mut findings));

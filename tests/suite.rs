@@ -21,6 +21,7 @@ mod suite {
     mod enrolment;
     mod ext_authz;
     mod lifecycle;
+    mod mutations;
     mod properties;
     mod reload;
     mod remote_keys;

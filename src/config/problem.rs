@@ -121,7 +121,8 @@ impl Findings {
         for problem in self.problems.iter_mut().chain(&mut self.warnings) {
             if problem.position.is_none() {
                 problem.path = positions.in_text(&problem.path);
-                problem.position = positions.find(&problem.path);
+                // What is wrong with the whole is wrong from the start.
+                problem.position = positions.find(&problem.path).or(Some((1, 1)));
             }
         }
         self.problems.sort_by_key(|problem| problem.position);

@@ -331,6 +331,13 @@ impl Scan {
     }
 }
 
+/// The place behind a text: its line and column, counted from 1.
+#[must_use]
+pub fn end(text: &str) -> (usize, usize) {
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    (text.matches('\n').count().saturating_add(1), last.chars().count().saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

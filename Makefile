@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults oracles fmt clean tools redis
+.PHONY: help demo build test lint unit e2e test-faults oracles fmt clean tools redis faketime
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
@@ -40,13 +40,13 @@ lint: tools
 unit: tools
 	cargo test --locked
 
-e2e: build $(VENV)/e2e.stamp redis
+e2e: build $(VENV)/e2e.stamp redis faketime
 	$(PYTHON) -m pytest tests/e2e $(PYTEST)
 
-test-faults: build $(VENV)/e2e.stamp redis
+test-faults: build $(VENV)/e2e.stamp redis faketime
 	cargo test --release --locked --test claims -- --nocapture
 	HOOKWARDEN_ROTATION_SECONDS=120 HOOKWARDEN_RACES=100 HOOKWARDEN_FAULT_SECONDS=10 \
-		$(PYTHON) -m pytest tests/e2e -k 'rotation or store or redis or replay or lifecycle' $(PYTEST)
+		$(PYTHON) -m pytest tests/e2e -k 'rotation or store or redis or clock or replay or lifecycle' $(PYTEST)
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)
@@ -80,6 +80,10 @@ $(VENV)/oracles.stamp: tests/oracles/requirements.txt tests/e2e/requirements.txt
 redis:
 	@command -v redis-server >/dev/null || { echo 'make: redis-server is not installed; installing it from Debian'; \
 		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends redis-server; }
+
+faketime:
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { echo 'make: libfaketime is not installed; installing it from Debian'; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends faketime; }
 
 # The packages run no script of their own when they are installed. Node.js comes from Debian where it is missing and we are root.
 tests/oracles/node_modules/oracles.stamp: tests/oracles/package.json tests/oracles/package-lock.json

@@ -13,7 +13,7 @@ help:
 	@echo 'make test          formatting, lints, unit tests, end-to-end tests, oracles, and the demo once'
 	@echo 'make lint          formatting and lints only'
 	@echo 'make unit          the tests that need no Envoy'
-	@echo 'make e2e           the tests through a real Envoy; PYTEST="-k lease" chooses some'
+	@echo 'make e2e           the tests through a real Envoy, with a real Redis; PYTEST="-k lease" chooses some'
 	@echo 'make test-faults   the end-to-end tests of faults, as long as they are meant to last'
 	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
 	@echo 'make fmt           formats the source'

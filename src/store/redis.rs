@@ -223,17 +223,17 @@ impl Redis {
         let link = self.link()?;
         let mut asked = Box::pin(Link::clone(&link).run::<i64>(invocation));
         let Ok(answer) = timeout(self.deadline, &mut asked).await else {
-            // Whatever comes now comes to nobody. A claim that was made all the same would refuse the provider's next
-            // try.
+            // Whatever comes now comes to nobody. Where the delivery is refused meanwhile, a claim that was made all the
+            // same would refuse the provider's next try; where it passes, the claim is right.
             let owe = self.owe.clone();
             tokio::spawn(async move {
-                if !matches!(asked.await, Ok(AGAIN | PENDING | SETTLED | FORGOTTEN)) {
+                if !matches!(asked.await, Ok(AGAIN | PENDING | SETTLED | FORGOTTEN)) && strict {
                     owe.try_send((id, Word::Withdrawn)).ok();
                 }
             });
             return Err(self.is_late(&link));
         };
-        if answer.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_))) {
+        if strict && answer.as_ref().is_err_and(|error| !matches!(error.kind(), ErrorKind::Server(_))) {
             self.owe(id, Word::Withdrawn);
         }
         match self.judge(answer, &link)? {

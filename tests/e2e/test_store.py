@@ -116,3 +116,33 @@ def test_a_full_disk(small_volume, figure):
     wait_for("the gauge says so", lambda: up(stack))
     assert stack.hookwarden.running
     figure(f"disk full: refused with 503, then {len(tries)} tries until the first delivery after there was room")
+
+
+def test_a_disk_that_turns_read_only(small_volume, figure):
+    """A volume can be turned only while nobody has a file of it open for writing, which is so after the store failed."""
+    stack, volume = small_volume
+    request = stack.sign("stripe", unique_body())
+    assert deliver(stack, request).outcome == DELIVERED
+    wait_for("it is settled", lambda: delivered(stack, "stripe") == 1)
+    fill(volume)
+    wait_for("the store failed", lambda: deliver(stack, stack.sign("stripe", unique_body())).outcome[2] == "store_unavailable")
+    os.remove(volume / "filler")
+    remount = lambda how: subprocess.run(["mount", "-o", f"remount,{how},size={SMALL}", volume], capture_output=True).returncode == 0
+    wait_for("the volume is read-only", lambda: remount("ro"))
+
+    for _ in range(5):
+        assert deliver(stack, stack.sign("stripe", unique_body())).outcome == (503, "deny", "store_unavailable", False)
+        assert deliver(stack, local(stack)).outcome == DELIVERED
+    assert not up(stack) and "Read-only file system" in stack.hookwarden.log_text()
+    assert deliver(stack, request).outcome == REPLAYED, "what is remembered is"
+
+    assert remount("rw")
+    tries = []
+
+    def accepted():
+        tries.append(1)
+        return deliver(stack, stack.sign("stripe", unique_body())).outcome == DELIVERED
+
+    wait_for("it can be written again", accepted)
+    wait_for("the gauge says so", lambda: up(stack))
+    figure(f"disk read-only: refused with 503, then {len(tries)} tries until the first delivery after it could be written")

@@ -113,5 +113,6 @@ def test_the_calendar_jumps(clocked, figure):
         assert told(stack, there) == (200, "verified")
         settled(stack, there)
         assert all(told(stack, request)[0] == 401 for request in sent)
-    assert "panicked" not in stack.hookwarden.log_text()
+    assert "a defect in hookwarden" not in stack.hookwarden.log_text()
+    assert "hookwarden_panics_total 0\n" in stack.metrics()
     figure(f"calendar jumps of 1 h and 10 years, both ways: {len(sent)} replays after each, {accepted} accepted")

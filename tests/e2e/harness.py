@@ -205,16 +205,12 @@ class Shot:
     request_id: str
 
 
-class Load:
-    """Client threads that send signed and unsigned deliveries in turn until told to stop."""
+class Crowd:
+    """Threads that run `_run`, each with its number, from the beginning of a block to its end."""
 
-    def __init__(self, stack, signed, unsigned, threads=16):
-        self._stack = stack
-        self._requests = (signed, unsigned)
+    def __init__(self, threads):
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
-        self.shots = []
-        self.errors = []
 
     def __enter__(self):
         for thread in self._threads:
@@ -224,7 +220,18 @@ class Load:
     def __exit__(self, *_):
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
+
+
+class Load(Crowd):
+    """Client threads that send signed and unsigned deliveries in turn until told to stop."""
+
+    def __init__(self, stack, signed, unsigned, threads=16):
+        self._stack = stack
+        self._requests = (signed, unsigned)
+        super().__init__(threads)
+        self.shots = []
+        self.errors = []
 
     def _run(self, number):
         try:

@@ -12,7 +12,7 @@ import pytest
 
 import throwaway
 from client import Http1, Request
-from harness import unique_body
+from harness import Crowd, unique_body
 from redis_server import LOCAL, RedisServer, Replicas, bodies_received, digest, free_port, reason, stripe, wait_until_complete
 from stack import wait_for
 
@@ -103,15 +103,15 @@ def test_an_outcome_told_to_one_replica_is_known_to_all(servers):
 # ── what happens to Redis ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Traffic:
+class Traffic(Crowd):
     """New deliveries and replays, at two replicas, to an endpoint that refuses and one that goes on by itself."""
 
     def __init__(self, stacks, threads=2):
-        self._stacks, self._over = stacks, threading.Event()
+        super().__init__(threads)
+        self._stacks = stacks
         self._lock = threading.Lock()
         self.passed = []  # what `deny` let through: at which replica, and what
         self.fresh, self.replays, self.local, self.errors = [], [], [], []
-        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
 
     def _run(self, number):
         try:
@@ -137,16 +137,6 @@ class Traffic:
                 self.replays.append((time.monotonic(), connections[at].send(old).status))
             at = chance.randrange(len(connections))
             self.local.append((time.monotonic(), connections[at].send(stripe(self._stacks[at], "/local")).status))
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for thread in self._threads:
-            thread.join(60)
 
     def wait_for_passed(self, after, what):
         """When the first new delivery passed after a moment."""

@@ -5,14 +5,13 @@ import hashlib
 import hmac
 import os
 import secrets
-import threading
 import time
 
 import pytest
 
 import conftest
 from client import HOST, Http1, Request
-from harness import unique_body
+from harness import Crowd, unique_body
 from stack import Stack
 
 # `make test-faults` asks for the two minutes of the issue that wanted this.
@@ -78,29 +77,19 @@ def signed(secret):
     return Request("POST", URL, (("X-Hub-Signature-256", signature),), body)
 
 
-class Senders:
+class Senders(Crowd):
     """Each signs with what `choose` says at the moment."""
 
     def __init__(self, stack, choose, number):
+        super().__init__(number)
         self.shots = []
-        self._stack, self._choose, self._over = stack, choose, threading.Event()
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(number)]
+        self._stack, self._choose = stack, choose
 
-    def _run(self):
+    def _run(self, _):
         with Http1(self._stack.edge) as connection:
             while not self._over.is_set():
                 begun = time.time()
                 self.shots.append((begun, connection.send(signed(self._choose())).status))
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        for thread in self._threads:
-            thread.join(30)
 
 
 def test_rotation_every_second(rotating, figure):

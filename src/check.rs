@@ -16,7 +16,7 @@ use crate::{
     delivery::{Body, ClientAddress, Delivery, Found},
     endpoint::{Endpoint, Endpoints, Mode},
     received::{Place, Received},
-    replay::{Holder, OnDuplicate, ReplayRule},
+    replay::{Holder, OnDuplicate, Outcomes, ReplayRule},
     scheme::{Evidence, Verified, ip_lease::Grant},
     secret::Secret,
 };
@@ -92,7 +92,7 @@ impl Observed {
 
 /// Decides about one delivery, asked by nobody in particular.
 pub async fn check(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints, state: &impl State) -> Outcome {
-    settle(examine(delivery, now, endpoints), Holder::NOBODY, state, now).await
+    settle(examine(delivery, now, endpoints), Holder::NOBODY, Outcomes::Told, state, now).await
 }
 
 /// Everything that needs no state.
@@ -110,16 +110,7 @@ pub fn examine(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Exam
 }
 
 fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result<Finding, Denial> {
-    if delivery.path_is_ambiguous() {
-        return Err(Rejection::PathAmbiguous.into());
-    }
-    if !endpoint.methods.iter().any(|method| method == delivery.method) {
-        return Err(Rejection::MethodNotAllowed.into());
-    }
-    // What follows an upgrade is no body, and would reach the upstream after the check.
-    if delivery.headers.line("upgrade") != Found::Absent {
-        return Err(Rejection::UpgradeRefused.into());
-    }
+    at_the_door(endpoint, delivery)?;
     let body = whole_body(delivery.body, endpoint)?;
 
     let received = Received::new(delivery, body).identified(endpoint.replay.is_some());
@@ -148,6 +139,28 @@ fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result
     }
 }
 
+/// What is wrong with a request whatever its body is.
+fn at_the_door(endpoint: &Endpoint, delivery: &Delivery<'_>) -> Result<(), Rejection> {
+    if delivery.path_is_ambiguous() {
+        return Err(Rejection::PathAmbiguous);
+    }
+    if !endpoint.methods.iter().any(|method| method == delivery.method) {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    // What follows an upgrade is no body, and would reach the upstream after the check.
+    if delivery.headers.line("upgrade") != Found::Absent {
+        return Err(Rejection::UpgradeRefused);
+    }
+    Ok(())
+}
+
+/// How long a body may be that is still to come, for a listener that can leave it where it is; or why none is wanted.
+pub fn body_limit(delivery: &Delivery<'_>, endpoints: &Endpoints) -> Result<usize, Rejection> {
+    let endpoint = endpoints.find(delivery).ok_or(Rejection::UnknownEndpoint)?;
+    at_the_door(endpoint, delivery)?;
+    Ok(endpoint.body_limit)
+}
+
 /// A secret may be learned while the operator says so, and at no other time.
 fn enrolment(endpoint: &Endpoint, secret: Secret, answer: Answer, now: Now) -> Result<Enrolment, Denial> {
     match &endpoint.enrolment {
@@ -158,8 +171,8 @@ fn enrolment(endpoint: &Endpoint, secret: Secret, answer: Answer, now: Now) -> R
     }
 }
 
-/// Everything that needs state. `holder` is the proxy's request that this is about.
-pub async fn settle(examined: Examined, holder: Holder, state: &impl State, now: Now) -> Outcome {
+/// Everything that needs state. `holder` is the proxy's request that this is about, and `outcomes` what it will tell.
+pub async fn settle(examined: Examined, holder: Holder, outcomes: Outcomes, state: &impl State, now: Now) -> Outcome {
     let Examined { endpoint, guesser, finding } = examined;
     let finding = match guesser {
         Some(client) => heard(finding, client, state, now),
@@ -167,7 +180,7 @@ pub async fn settle(examined: Examined, holder: Holder, state: &impl State, now:
     };
     let mut facts = Facts::default();
     let guard = endpoint.as_deref().and_then(|endpoint| {
-        let rule = rule(endpoint)?;
+        let rule = rule(endpoint, outcomes)?;
         Some(Guard { endpoint: &endpoint.name, rule, holder })
     });
     let decision = match finding {
@@ -205,8 +218,12 @@ fn heard(finding: Result<Finding, Denial>, client: IpAddr, state: &impl State, n
 }
 
 /// How an endpoint guards against replays. One that only observes marks them.
-fn rule(endpoint: &Endpoint) -> Option<ReplayRule> {
-    let rule = endpoint.replay?;
+fn rule(endpoint: &Endpoint, outcomes: Outcomes) -> Option<ReplayRule> {
+    let rules = endpoint.replay?;
+    let rule = match outcomes {
+        Outcomes::Told => rules.told,
+        Outcomes::Untold => rules.untold,
+    };
     Some(match endpoint.mode {
         Mode::Enforce => rule,
         Mode::Observe => ReplayRule { on_duplicate: OnDuplicate::Mark, ..rule },
@@ -228,6 +245,9 @@ fn deny_or_observe(denial: Denial, endpoint: Option<&Endpoint>) -> Decision {
 fn whole_body<'a>(body: Body<'a>, endpoint: &Endpoint) -> Result<&'a [u8], Rejection> {
     let bytes = match body {
         Body::Whole(bytes) => bytes,
+        // Where a byte is no UTF-8, Envoy's text has this and its upstream the byte: who has a delivery that was signed
+        // with one could put any byte in its place.
+        Body::Text(bytes) if endpoint.text_body && bytes.contains(&b'!') => return Err(Rejection::BodyAltered),
         Body::Text(bytes) if endpoint.text_body => bytes,
         Body::Text(_) => return Err(Rejection::BodyNotBytes),
         Body::Altered => return Err(if endpoint.text_body { Rejection::BodyAltered } else { Rejection::BodyNotBytes }),

@@ -12,9 +12,8 @@ use crate::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, Loaded, Problems, compile::Kept},
     decision::{Allowed, Decision},
-    ext_authz::response,
     key_fetcher::KeyFetcher,
-    provider,
+    provider, reply,
     server::Server,
     store::Store,
 };
@@ -328,7 +327,7 @@ fn describe(outcome: &check::Outcome) -> Value {
             set("body", json!(answer.reply.body));
         }
         Decision::Deny(denial) => {
-            let refusal = response::refusal(*denial, endpoint, "-");
+            let refusal = reply::refusal(*denial, endpoint, "-");
             set("status", json!(refusal.status));
             set("body", json!(refusal.body));
         }

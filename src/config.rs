@@ -15,6 +15,7 @@ mod replay;
 pub mod scheme;
 pub mod secret_source;
 mod store;
+pub mod verify;
 pub mod yaml;
 
 pub use compile::{Compiled, Context};

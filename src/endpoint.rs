@@ -40,12 +40,23 @@ pub struct Endpoint {
     pub enrolment: Option<EnrolmentWindow>,
     /// Whose address a client's is, where a token or password could be guessed.
     pub guessed_by: Option<ClientAddress>,
+    /// Which secrets and keys have an end, and when.
+    pub ends: Vec<(String, UnixSeconds)>,
     /// How it guards against replays, where it does.
-    pub replay: Option<ReplayRule>,
+    pub replay: Option<ReplayRules>,
     /// Where a delivery's id stands.
     pub delivery_id: Option<Place>,
     /// Where a delivery's event type stands.
     pub event_type: Option<Place>,
+}
+
+/// How an endpoint guards against replays, by what the asking proxy can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayRules {
+    /// Where outcomes are told, if the configuration says that they are.
+    pub told: ReplayRule,
+    /// Where they are not.
+    pub untold: ReplayRule,
 }
 
 /// When the provider may hand over a secret, and where it goes.

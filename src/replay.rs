@@ -38,6 +38,15 @@ pub struct ReplayRule {
     pub store_failure: StoreFailure,
 }
 
+/// Whether the proxy that asks tells what the upstream made of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcomes {
+    /// It does, where the configuration says so.
+    Told,
+    /// It cannot.
+    Untold,
+}
+
 /// What becomes of a delivery that was there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDuplicate {

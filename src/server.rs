@@ -17,7 +17,9 @@ use crate::{
         self, Compiled, Context, Loaded, Problem,
         compile::{Address, Kept},
     },
-    ext_authz::{Gate, Routes, SERVICE, budget::Budget, examiners},
+    ext_authz::{Routes, SERVICE},
+    gate::{Gate, budget::Budget, examiners},
+    http_verify::HttpVerify,
     secret::Secret,
     store::Store,
     telemetry::Telemetry,
@@ -141,11 +143,19 @@ impl Server {
         if tokio::time::timeout(FIRST_CONTACT, self.gate.store.tried()).await.is_err() {
             tracing::warn!("the store did not answer yet");
         }
+        let verify = self.listen_for_http(stopped.clone()).await?;
         let (address, serving) = self.listen(routes, stopped).await?;
         let mut serving = std::pin::pin!(serving);
         self.ready.store(true, Ordering::Release);
         let admin_address = admin.as_ref().map(ToString::to_string);
-        tracing::info!(ext_authz = address, admin = admin_address, version = env!("CARGO_PKG_VERSION"), "ready");
+        let (verify_address, verifying) = verify.unzip();
+        tracing::info!(
+            ext_authz = address,
+            verify = verify_address,
+            admin = admin_address,
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
 
         let mut watch = if self.watches {
             Some(watcher::Watch::start(self.watched()).context("cannot watch the configuration")?)
@@ -196,8 +206,14 @@ impl Server {
         health.set_service_status("", ServingStatus::NotServing).await;
         health.set_service_status(SERVICE, ServingStatus::NotServing).await;
         stop.send_replace(true);
-        if let Ok(ended) = tokio::time::timeout(DRAIN, serving).await {
-            ended.context("the ext_authz listener failed")?;
+        let both = async {
+            if let Some(verifying) = verifying {
+                verifying.await.context("the verify listener failed")?;
+            }
+            serving.await.context("the ext_authz listener failed")
+        };
+        if let Ok(ended) = tokio::time::timeout(DRAIN, both).await {
+            ended?;
         } else {
             tracing::warn!("checks were still in flight after {} s", DRAIN.as_secs());
         }
@@ -240,14 +256,32 @@ impl Server {
         let bound = incoming::bind(&self.listen.ext_authz, self.listen.socket_mode).await?;
         let address = bound.address();
         let serving = async move {
-            // An error means that the sender is gone, which is a stop too.
-            let stop = async move { while !*stopped.borrow_and_update() && stopped.changed().await.is_ok() {} };
+            let stop = told_to_stop(&mut stopped);
             match bound {
                 incoming::Bound::Tcp(incoming) => server.serve_with_incoming_shutdown(routes, incoming, stop).await,
                 incoming::Bound::Unix(incoming) => server.serve_with_incoming_shutdown(routes, incoming, stop).await,
             }
         };
         Ok((address, serving))
+    }
+
+    /// Binds the HTTP listener, where there is one, and serves it in the background until it is told to stop.
+    async fn listen_for_http(
+        &self,
+        mut stopped: watch::Receiver<bool>,
+    ) -> anyhow::Result<Option<(String, tokio::task::JoinHandle<()>)>> {
+        let Some(listener) = &self.listen.verify else { return Ok(None) };
+        let bound = incoming::bind(&listener.address, self.listen.socket_mode).await?;
+        let address = bound.address();
+        let service = HttpVerify::new(Arc::clone(&self.gate), listener.rules.clone());
+        let serving = tokio::spawn(async move {
+            let stop = told_to_stop(&mut stopped);
+            match bound {
+                incoming::Bound::Tcp(incoming) => service.serve(incoming, stop).await,
+                incoming::Bound::Unix(incoming) => service.serve(incoming, stop).await,
+            }
+        });
+        Ok(Some((address, serving)))
     }
 
     /// Loads the configuration again, and puts it in force if nothing is wrong with it.
@@ -312,6 +346,11 @@ impl Server {
         }
         announced.extend(generated.keys().cloned());
     }
+}
+
+/// Comes back when the listeners are to stop. An error means that the sender is gone, which is a stop too.
+async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
+    while !*stopped.borrow_and_update() && stopped.changed().await.is_ok() {}
 }
 
 /// Says what should be looked at.

@@ -14,7 +14,7 @@ use crate::{
 use arc_swap::ArcSwap;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Registry, TextEncoder, core::Collector,
 };
 use std::{
     collections::HashMap,
@@ -75,6 +75,8 @@ pub struct Telemetry {
     body_bytes: IntCounterVec,
     upstream: UpstreamMetrics,
     secrets_last_used: IntGaugeVec,
+    secrets_until: IntGaugeVec,
+    unsigned: IntGauge,
     claims: IntGauge,
     store_up: IntGauge,
     panics: IntCounter,
@@ -113,87 +115,108 @@ struct EndpointHandles {
     secrets: RwLock<HashMap<String, IntGauge>>,
 }
 
+/// Makes metrics that a registry keeps.
+struct Kept<'r>(&'r Registry);
+
+impl Kept<'_> {
+    fn keep<M: Collector + Clone + 'static>(
+        &self,
+        metric: Result<M, prometheus::Error>,
+    ) -> Result<M, prometheus::Error> {
+        let metric = metric?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.keep(IntGauge::new(name, help))
+    }
+
+    fn gauges_per_secret(&self, name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+        self.keep(IntGaugeVec::new(Opts::new(name, help), &["endpoint", "secret_id"]))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.keep(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+        self.keep(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: &[f64]) -> Result<HistogramVec, prometheus::Error> {
+        self.keep(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), &["endpoint"]))
+    }
+}
+
 impl Telemetry {
     /// Metrics in a registry of their own.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let by = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let checks = by(
+        let kept = Kept(&registry);
+        let checks = kept.counters(
             "hookwarden_checks_total",
             "Checks by endpoint, decision and reason.",
             &["endpoint", "decision", "reason"],
         )?;
-        let body_bytes = by("hookwarden_body_bytes_total", "Bytes of the bodies that were checked.", &["endpoint"])?;
-        let reloads = by("hookwarden_config_reloads_total", "Reloads by outcome.", &["outcome"])?;
+        let body_bytes =
+            kept.counters("hookwarden_body_bytes_total", "Bytes of the bodies that were checked.", &["endpoint"])?;
+        let reloads = kept.counters("hookwarden_config_reloads_total", "Reloads by outcome.", &["outcome"])?;
         for outcome in ["applied", "refused"] {
             reloads.with_label_values(&[outcome]);
         }
-        let durations = HistogramVec::new(
-            HistogramOpts::new("hookwarden_check_duration_seconds", "Time from the decoded question to the decision.")
-                .buckets(BUCKETS.to_vec()),
-            &["endpoint"],
+        let durations = kept.histograms(
+            "hookwarden_check_duration_seconds",
+            "Time from the decoded question to the decision.",
+            BUCKETS,
         )?;
-        registry.register(Box::new(durations.clone()))?;
         let upstream = UpstreamMetrics {
-            deliveries: by(
+            deliveries: kept.counters(
                 "hookwarden_upstream_deliveries_total",
                 "Deliveries that were allowed, by what the upstream made of them.",
                 &["endpoint", "outcome"],
             )?,
-            durations: HistogramVec::new(
-                HistogramOpts::new(
-                    "hookwarden_upstream_duration_seconds",
-                    "Time from the first byte sent to the upstream to its last byte.",
-                )
-                .buckets(UPSTREAM_BUCKETS.to_vec()),
-                &["endpoint"],
+            durations: kept.histograms(
+                "hookwarden_upstream_duration_seconds",
+                "Time from the first byte sent to the upstream to its last byte.",
+                UPSTREAM_BUCKETS,
             )?,
-            late: IntCounter::new(
+            late: kept.counter(
                 "hookwarden_outcomes_unmatched_total",
                 "Outcomes for which no claim waited any more: late, told twice, or of another process.",
             )?,
         };
-        registry.register(Box::new(upstream.durations.clone()))?;
-        registry.register(Box::new(upstream.late.clone()))?;
-        let secrets_last_used = IntGaugeVec::new(
-            Opts::new(
-                "hookwarden_secret_last_used_timestamp_seconds",
-                "When a secret or key last verified a delivery.",
-            ),
-            &["endpoint", "secret_id"],
+        let secrets_last_used = kept.gauges_per_secret(
+            "hookwarden_secret_last_used_timestamp_seconds",
+            "When a secret or key last verified a delivery.",
         )?;
-        registry.register(Box::new(secrets_last_used.clone()))?;
+        let secrets_until = kept.gauges_per_secret(
+            "hookwarden_secret_until_timestamp_seconds",
+            "When a secret or key ceases to verify, where that is configured.",
+        )?;
         let panics =
-            IntCounter::new("hookwarden_panics_total", "Checks that hit a defect in hookwarden and were denied.")?;
-        registry.register(Box::new(panics.clone()))?;
-        let build = IntGauge::with_opts(
-            Opts::new("hookwarden_build_info", "Always 1; the labels tell the build.")
-                .const_label("version", env!("CARGO_PKG_VERSION")),
+            kept.counter("hookwarden_panics_total", "Checks that hit a defect in hookwarden and were denied.")?;
+        let build = Opts::new("hookwarden_build_info", "Always 1; the labels tell the build.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        kept.keep(IntGauge::with_opts(build))?.set(1);
+        let observing =
+            kept.gauge("hookwarden_observe_endpoints", "Endpoints that let rejected deliveries through.")?;
+        let unsigned = kept.gauge(
+            "hookwarden_unsigned_endpoints",
+            "Endpoints at which nothing is signed: a token, a password or an address is all the proof there is.",
         )?;
-        build.set(1);
-        registry.register(Box::new(build))?;
-        let observing = gauge("hookwarden_observe_endpoints", "Endpoints that let rejected deliveries through.")?;
         let generation =
-            gauge("hookwarden_config_generation", "How many configurations have been in force since the start.")?;
+            kept.gauge("hookwarden_config_generation", "How many configurations have been in force since the start.")?;
         let loaded =
-            gauge("hookwarden_config_loaded_timestamp_seconds", "When the configuration in force was loaded.")?;
-        let reload_succeeded = gauge(
+            kept.gauge("hookwarden_config_loaded_timestamp_seconds", "When the configuration in force was loaded.")?;
+        let reload_succeeded = kept.gauge(
             "hookwarden_config_last_reload_successful",
             "Whether the last attempt to load a configuration succeeded.",
         )?;
-        let leases = gauge("hookwarden_leases", "Leases held, or over and not yet asked for.")?;
-        let claims = gauge("hookwarden_claims", "Deliveries remembered by replay guards.")?;
-        let store_up = gauge("hookwarden_store_up", "Whether the store took the last change.")?;
-        let bodies_in_flight = gauge("hookwarden_bodies_in_flight_bytes", "Bytes of the bodies being checked.")?;
+        let leases = kept.gauge("hookwarden_leases", "Leases held, or over and not yet asked for.")?;
+        let claims = kept.gauge("hookwarden_claims", "Deliveries remembered by replay guards.")?;
+        let store_up = kept.gauge("hookwarden_store_up", "Whether the store took the last change.")?;
+        let bodies_in_flight = kept.gauge("hookwarden_bodies_in_flight_bytes", "Bytes of the bodies being checked.")?;
         let unknown = EndpointHandles::new("", &checks, &durations, &body_bytes, &secrets_last_used);
         let handles = ArcSwap::from_pointee(Handles { endpoints: HashMap::new(), unknown });
         Ok(Self {
@@ -203,6 +226,8 @@ impl Telemetry {
             body_bytes,
             upstream,
             secrets_last_used,
+            secrets_until,
+            unsigned,
             claims,
             store_up,
             panics,
@@ -228,6 +253,14 @@ impl Telemetry {
         }));
         let observing = endpoints.iter().filter(|endpoint| endpoint.mode == Mode::Observe).count();
         self.observing.set(i64::try_from(observing).unwrap_or(i64::MAX));
+        let unsigned = endpoints.iter().filter(|endpoint| !endpoint.scheme.signs()).count();
+        self.unsigned.set(i64::try_from(unsigned).unwrap_or(i64::MAX));
+        self.secrets_until.reset();
+        for endpoint in endpoints.iter() {
+            for (id, until) in &endpoint.ends {
+                self.secrets_until.with_label_values(&[&endpoint.name, id]).set(until.0);
+            }
+        }
         self.loaded.set(at.wall.0);
         self.generation.inc();
         self.reload_succeeded.set(1);

@@ -20,6 +20,7 @@ mod suite {
     mod documentation;
     mod enrolment;
     mod ext_authz;
+    mod http_verify;
     mod lifecycle;
     mod mutations;
     mod properties;

@@ -7,6 +7,7 @@ use super::{
     replay,
     scheme::{SchemeCompiler, duration},
     secret_source, store,
+    verify::{self, VerifyListener},
 };
 use crate::{
     challenge::Challenge,
@@ -90,7 +91,9 @@ pub struct Compiled {
 pub struct Listen {
     /// The `ext_authz` service.
     pub ext_authz: Address,
-    /// Mode of a Unix socket.
+    /// HTTP.
+    pub verify: Option<VerifyListener>,
+    /// Mode of Unix sockets.
     pub socket_mode: u32,
     /// Metrics and probes.
     pub admin: Option<SocketAddr>,
@@ -137,6 +140,7 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
     if config.endpoints.is_empty() && damaged.is_empty() {
         findings.problem::<()>(&root.key("endpoints"), "is empty; without an endpoint every request is denied");
     }
+    let listen = listen(&config.listen, config.verify.as_ref(), &root, findings);
     let mut endpoints = Endpoints::default();
     for (name, written) in config.endpoints {
         let path = root.key("endpoints").key(&name);
@@ -154,6 +158,9 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
         else {
             continue;
         };
+        if let Some(listener) = &listen.verify {
+            verify::judge(listener, &endpoint, &path, findings);
+        }
         if let Err(rival) = endpoints.insert(endpoint, place) {
             findings.problem::<()>(
                 &path.key("match"),
@@ -162,7 +169,6 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
         }
     }
     let watch = config.watch != Some(false);
-    let listen = listen(&config.listen, &root.key("listen"), findings);
     let reload_token = reload_token(config.listen, &root.key("listen"), findings);
     Compiled { listen, limits, store, watch, reload_token, endpoints }
 }
@@ -175,20 +181,17 @@ fn reload_token(written: file::Listen, path: &Path, findings: &mut Findings) -> 
     secret_source::own_token(token, &path, findings)
 }
 
-fn listen(written: &file::Listen, path: &Path, findings: &mut Findings) -> Listen {
+fn listen(written: &file::Listen, verify: Option<&file::Verify>, root: &Path, findings: &mut Findings) -> Listen {
+    let path = root.key("listen");
     let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 9191));
     let ext_authz = written
         .ext_authz
         .as_deref()
         .map_or(Some(Address::Tcp(default)), |text| address(text, &path.key("ext_authz"), findings));
-    if let (Some(Address::Tcp(tcp)), false) = (&ext_authz, written.allow_plaintext == Some(true))
-        && !is_loopback(tcp.ip())
-    {
-        findings.problem::<()>(
-            &path.key("ext_authz"),
-            "is not a loopback address, and whoever reaches it can ask anything; write `unix:///path`, `127.0.0.1:port`, or set `allow_plaintext: true` where the network is yours",
-        );
+    if let Some(address) = &ext_authz {
+        judge_plaintext(address, written, &path.key("ext_authz"), findings);
     }
+    let verify = verify::listener(written, verify, root, findings);
     let socket_mode = match written.socket_mode.as_deref().map(|text| u32::from_str_radix(text, 8)) {
         None => 0o660,
         Some(Ok(mode)) if mode <= 0o777 => mode,
@@ -204,10 +207,21 @@ fn listen(written: &file::Listen, path: &Path, findings: &mut Findings) -> Liste
             Err(_) => findings.problem(&path.key("admin"), "is not `address:port`; write `127.0.0.1:9193` or `off`"),
         },
     };
-    Listen { ext_authz: ext_authz.unwrap_or(Address::Tcp(default)), socket_mode, admin }
+    Listen { ext_authz: ext_authz.unwrap_or(Address::Tcp(default)), verify, socket_mode, admin }
 }
 
-fn address(text: &str, path: &Path, findings: &mut Findings) -> Option<Address> {
+/// Nobody may listen to, or speak in the place of, a proxy that is somewhere else.
+pub(super) fn judge_plaintext(address: &Address, listen: &file::Listen, path: &Path, findings: &mut Findings) {
+    let elsewhere = matches!(address, Address::Tcp(tcp) if !is_loopback(tcp.ip()));
+    if elsewhere && listen.allow_plaintext != Some(true) {
+        findings.problem::<()>(
+            path,
+            "is not a loopback address, and whoever reaches it can ask anything; write `unix:///path`, `127.0.0.1:port`, or set `allow_plaintext: true` where the network is yours",
+        );
+    }
+}
+
+pub(super) fn address(text: &str, path: &Path, findings: &mut Findings) -> Option<Address> {
     if let Some(socket) = text.strip_prefix("unix:") {
         let socket = PathBuf::from(socket.strip_prefix("//").unwrap_or(socket));
         return if socket.is_absolute() {
@@ -373,8 +387,9 @@ fn endpoint(
     }
     let refusals = refusals(&written, preset, path, findings);
     let retries = preset.and_then(|preset| preset.retries);
-    let replay = replay::rule(&written, retries, &scheme, outcome_within, path, findings);
+    let replay = replay::rules(&written, retries, &scheme, outcome_within, path, findings);
     Some(Endpoint {
+        ends: ends(&written),
         guessed_by: scheme.can_be_guessed().then_some(client),
         replay,
         name: name.to_owned(),
@@ -393,6 +408,14 @@ fn endpoint(
         delivery_id: delivery_id?,
         event_type: event_type?,
     })
+}
+
+/// Which secrets and keys have an end. That it is a moment was judged where they were compiled.
+fn ends(written: &file::Endpoint) -> Vec<(String, UnixSeconds)> {
+    let secrets = written.secrets.iter().map(|secret| (&secret.id, &secret.until));
+    let keys = written.public_keys.iter().map(|key| (&key.id, &key.until));
+    let moment = |text: &String| text.parse::<jiff::Timestamp>().ok().map(|at| UnixSeconds(at.as_second()));
+    secrets.chain(keys).filter_map(|(id, until)| Some((id.clone(), moment(until.as_ref()?)?))).collect()
 }
 
 /// The window in which the provider may hand over a secret, where a handshake does.

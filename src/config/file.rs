@@ -48,6 +48,8 @@ pub struct Config {
     pub outcome_timeout: Option<String>,
     /// Whose address a client's is: `peer` (default), or `{ forwarded_for: { trusted_hops: N } }`.
     pub client_ip: Option<ClientIp>,
+    /// Whom the HTTP listener answers, and how.
+    pub verify: Option<Verify>,
     /// The receivers, by name.
     #[serde(default)]
     pub endpoints: BTreeMap<String, Endpoint>,
@@ -59,15 +61,68 @@ pub struct Config {
 pub struct Listen {
     /// The `ext_authz` gRPC service: `unix:///path` or `address:port`. Default `127.0.0.1:9191`.
     pub ext_authz: Option<String>,
-    /// Mode of the Unix socket, in octal. Default `"0660"`.
+    /// The HTTP listener for nginx and other proxies: `unix:///path` or `address:port`. There is none by default.
+    pub verify: Option<String>,
+    /// Mode of the Unix sockets, in octal. Default `"0660"`.
     pub socket_mode: Option<String>,
-    /// Allows a non-loopback `ext_authz` address without TLS. Whoever reaches the port can ask anything.
+    /// Allows non-loopback addresses of `ext_authz` and `verify` without TLS. Whoever reaches `ext_authz` can ask anything.
     pub allow_plaintext: Option<bool>,
     /// Metrics and probes: `address:port`, or `off`. Default `127.0.0.1:9193`.
     pub admin: Option<String>,
     /// Who shows this token to `POST /reload` of the admin listener may have the configuration read again. Without it
     /// there is no such call.
     pub reload_token: Option<OwnToken>,
+}
+
+/// Whom the HTTP listener answers, and how.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Verify {
+    /// How a proxy is told to forward.
+    pub dialect: Dialect,
+    /// Where `nginx-accel` sends what is allowed: a named location. Default `"@app"`.
+    pub forward_to: Option<String>,
+    /// What a request is about. Default: `forwarded` with `forward-auth`, else `as_sent`.
+    pub original: Option<Original>,
+    /// Where a request names its endpoint. Default `match`.
+    pub endpoint: Option<EndpointFrom>,
+    /// Addresses and networks of the proxies; nobody else is answered. Default: loopback. A Unix socket's peers always are.
+    pub proxies: Option<Vec<String>>,
+    /// The header in which the proxy tells its own peer's address, and which it overwrites: `x-real-ip`. Without it,
+    /// `client_ip: peer` knows no address of what comes over HTTP.
+    pub peer_header: Option<String>,
+}
+
+/// How a proxy is told to forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dialect {
+    /// nginx: `X-Accel-Redirect` to an internal location; anything else is the sender's reply.
+    NginxAccel,
+    /// 200 with `x-hookwarden-verdict: allow`; anything else is the sender's reply. For njs and `OpenResty`.
+    Verdict,
+    /// An empty 200; anything else is the sender's reply, and none is a 2xx. For Traefik and Envoy's `http_service`.
+    ForwardAuth,
+}
+
+/// What a request to the HTTP listener is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Original {
+    /// Itself: the proxy sends the delivery as it came.
+    AsSent,
+    /// What `x-forwarded-method`, `-host` and `-uri` say. The proxy must write each of them.
+    Forwarded,
+}
+
+/// Where a request to the HTTP listener names its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointFrom {
+    /// Nowhere: `match` finds it by host and path.
+    Match,
+    /// In the path that the proxy asks, `/verify/<endpoint>`; what follows is the delivery's own.
+    Path,
 }
 
 /// A token of hookwarden's own, which no provider knows.

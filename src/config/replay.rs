@@ -11,6 +11,7 @@ use super::{
     scheme::duration,
 };
 use crate::{
+    endpoint::ReplayRules,
     replay::{OnDuplicate, ReplayRule, StoreFailure},
     scheme::Scheme,
 };
@@ -44,15 +45,15 @@ pub(super) fn outcome_within(
     }
 }
 
-/// The rule of one endpoint.
-pub(super) fn rule(
+/// The rules of one endpoint.
+pub(super) fn rules(
     written: &file::Endpoint,
     retries: Option<file::Retries>,
     scheme: &Scheme,
     outcome_within: Option<Duration>,
     path: &Path,
     findings: &mut Findings,
-) -> Option<ReplayRule> {
+) -> Option<ReplayRules> {
     let fresh_for = scheme.fresh_for();
     let told_apart = outcome_within.is_some() || retries == Some(file::Retries::SignedAnew);
     let on_duplicate = match written.on_duplicate {
@@ -98,7 +99,7 @@ pub(super) fn rule(
     if remember > LONGEST || remember < Duration::from_secs(1) {
         return findings.problem(&place, "is not between 1s and 30d");
     }
-    Some(ReplayRule {
+    let told = ReplayRule {
         on_duplicate: on_duplicate?,
         remember,
         outcome_within,
@@ -106,5 +107,9 @@ pub(super) fn rule(
             None | Some(file::StoreFailure::Deny) => StoreFailure::Deny,
             Some(file::StoreFailure::LocalOnly) => StoreFailure::LocalOnly,
         },
-    })
+    };
+    // A proxy that tells nothing cannot tell a retry from a replay; what the owner chose stands all the same.
+    let loses_retries = written.on_duplicate.is_none() && retries != Some(file::Retries::SignedAnew);
+    let on_duplicate = if loses_retries { OnDuplicate::Mark } else { told.on_duplicate };
+    Some(ReplayRules { told, untold: ReplayRule { outcome_within: None, on_duplicate, ..told } })
 }

@@ -35,8 +35,6 @@ use tonic::{
 };
 use tower_service::Service;
 
-/// The filter under whose name the metadata of checks is kept.
-const FILTER: &[u8] = b"envoy.filters.http.ext_authz";
 /// `AccessLogType.DownstreamEnd`, the entry of a request that is over.
 const DOWNSTREAM_END: i32 = 6;
 
@@ -173,6 +171,17 @@ pub struct Outcome {
     pub took: Option<Duration>,
 }
 
+/// What the metadata of every check has.
+const OURS: &[&str] = &["decision", "reason", "request_id", "endpoint"];
+
+impl FilterMetadata {
+    fn text(&self, name: &str) -> Option<Bytes> {
+        let fields = &self.fields.as_ref()?.fields;
+        let field = fields.iter().find(|field| field.name == name.as_bytes())?;
+        Some(field.value.as_ref()?.text.clone())
+    }
+}
+
 impl HttpEntry {
     /// What became of a delivery, if this is the end of one that was allowed.
     #[must_use]
@@ -181,12 +190,10 @@ impl HttpEntry {
         if common.intermediate || !matches!(common.kind, 0 | DOWNSTREAM_END) {
             return None;
         }
-        let of_filter = |metadata: &&FilterMetadata| metadata.name == FILTER;
-        let fields = &common.metadata.as_ref()?.filters.iter().find(of_filter)?.fields.as_ref()?.fields;
-        let field = |name: &str| {
-            let field = fields.iter().find(|field| field.name == name.as_bytes())?;
-            Some(field.value.as_ref()?.text.clone())
-        };
+        // It is under the filter's name, which is the operator's or a control plane's to choose.
+        let ours = |metadata: &&FilterMetadata| OURS.iter().all(|name| metadata.text(name).is_some());
+        let metadata = common.metadata.as_ref()?.filters.iter().find(ours)?;
+        let field = |name: &str| metadata.text(name);
         if !matches!(&*field("decision")?, b"allow" | b"observe") {
             return None;
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 /// The header with which Envoy says whether it cut the body. A client's own copy never reaches a check.
 pub const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 /// The key under which a route names its endpoint.
-const ENDPOINT: &[u8] = b"endpoint";
+pub const ENDPOINT: &[u8] = b"endpoint";
 
 impl CheckRequest {
     /// The request's HTTP part.

@@ -12,8 +12,9 @@
 use super::request::PARTIAL_BODY;
 use crate::{
     check::{Facts, Outcome},
-    decision::{Allowed, Answer, Decision, Denial, Rejection, Reply},
+    decision::{Allowed, Decision, Reply},
     endpoint::Endpoint,
+    reply::{answered, refusal, sendable, trusted_headers},
     secret::Label,
 };
 use envoy_types::pb::{
@@ -28,14 +29,10 @@ use envoy_types::pb::{
     },
 };
 
-/// Headers that only hookwarden may set.
-pub const TRUSTED_PREFIX: &str = "x-hookwarden-";
 /// `google.rpc.Code.PERMISSION_DENIED`; any code but OK means "send the denied response".
 const NOT_FORWARDED: i32 = 7;
 /// The name of a claim's id in the dynamic metadata.
 pub const CLAIM: &str = "claim";
-/// Seconds after which a provider should try again.
-const RETRY_AFTER: &str = "5";
 
 /// The answer to Envoy. `sent` are the names of headers with the trusted prefix that the client sent.
 #[must_use]
@@ -61,35 +58,8 @@ fn forward<'a>(
     endpoint: Option<&Endpoint>,
     sent: impl Iterator<Item = &'a [u8]>,
 ) -> OkHttpResponse {
-    let mut headers = Vec::with_capacity(8);
-    for (name, fact) in
-        [("x-hookwarden-delivery-id", &facts.delivery_id), ("x-hookwarden-event-type", &facts.event_type)]
-    {
-        headers.extend(fact.as_ref().map(|fact| header(name, fact)));
-    }
-    if let Some(endpoint) = endpoint {
-        headers.push(header("x-hookwarden-endpoint", &endpoint.name));
-        headers.push(header("x-hookwarden-provider", &endpoint.provider));
-    }
-    match allowed {
-        Allowed::Admitted(admitted) => {
-            headers.push(header("x-hookwarden-verified-by", admitted.evidence().as_str()));
-            if let Some(label) = admitted.secret() {
-                headers.push(header("x-hookwarden-secret-id", &label.id));
-                headers
-                    .extend(label.tags.iter().map(|(name, value)| header(&format!("x-hookwarden-tag-{name}"), value)));
-            }
-        }
-        Allowed::Observed(observed) => {
-            headers.push(header("x-hookwarden-verified-by", "observe"));
-            headers.push(header("x-hookwarden-reason", observed.rejection().as_str()));
-        }
-    }
-    if let Allowed::Admitted(admitted) = allowed
-        && let Some(duplicate) = admitted.duplicate()
-    {
-        headers.push(header("x-hookwarden-duplicate", duplicate.as_str()));
-    }
+    let headers: Vec<_> =
+        trusted_headers(allowed, facts, endpoint).iter().map(|(name, value)| header(name, value)).collect();
     let headers_to_remove = spoofed(&headers, sent);
     OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
 }
@@ -107,61 +77,11 @@ fn spoofed<'a>(set: &[HeaderValueOption], sent: impl Iterator<Item = &'a [u8]>) 
     remove
 }
 
-/// An answer, with what keeps a browser from making anything of it: it is served from the operator's own origin.
-fn answered(answer: &Answer) -> Reply {
-    let mut reply = answer.reply.clone();
-    for (name, value) in [
-        ("x-content-type-options", "nosniff"),
-        ("cache-control", "no-store"),
-        ("content-security-policy", "default-src 'none'"),
-    ] {
-        if !reply.headers.iter().any(|(other, _)| other == name) {
-            reply.headers.push((name.to_owned(), value.to_owned()));
-        }
-    }
-    reply
-}
-
-/// What a refused sender gets: a status and an id to ask about, unless the configuration has a text.
-#[must_use]
-pub fn refusal(denial: Denial, endpoint: Option<&Endpoint>, request_id: &str) -> Reply {
-    let (status, body) = match denial {
-        Denial::Rejection(rejection) => endpoint
-            .and_then(|endpoint| endpoint.refusals.find(rejection))
-            .map_or((rejection.status(), None), |refusal| refusal.reply(rejection)),
-        Denial::Fault(fault) => (fault.status(), None),
-    };
-    let (content_type, body) = body.map_or_else(
-        || ("text/plain; charset=utf-8", format!("rejected, request {request_id}\n")),
-        |(content_type, text)| (*content_type, text.clone()),
-    );
-    let mut headers = vec![
-        ("content-type".to_owned(), content_type.to_owned()),
-        ("x-content-type-options".to_owned(), "nosniff".to_owned()),
-        ("x-hookwarden-request-id".to_owned(), request_id.to_owned()),
-    ];
-    match (denial, endpoint) {
-        (Denial::Rejection(Rejection::MethodNotAllowed), Some(endpoint)) => {
-            headers.push(("allow".to_owned(), endpoint.allow()));
-        }
-        (Denial::Rejection(Rejection::TooManyGuesses), _) => {
-            headers.push(("retry-after".to_owned(), "60".to_owned()));
-        }
-        (Denial::Fault(_), _) => headers.push(("retry-after".to_owned(), RETRY_AFTER.to_owned())),
-        (Denial::Rejection(_), _) => {}
-    }
-    Reply { status, headers, body }
-}
-
-/// A reply in Envoy's words. Statuses that have no body get none (4.3); a value that could end a line is dropped
-/// whole, though none can get here.
+/// A reply in Envoy's words.
 fn denied(reply: Reply) -> DeniedHttpResponse {
-    let clean = |value: &str| value.bytes().all(|b| b == b'\t' || (b' '..0x7f).contains(&b));
-    let status = if (200..=599).contains(&reply.status) { i32::from(reply.status) } else { 503 };
-    let headers =
-        reply.headers.iter().filter(|(_, value)| clean(value)).map(|(name, value)| header(name, value)).collect();
-    let body = if matches!(status, 204 | 205 | 304) { String::new() } else { reply.body };
-    DeniedHttpResponse { status: Some(HttpStatus { code: status }), headers, body }
+    let reply = sendable(reply);
+    let headers = reply.headers.iter().map(|(name, value)| header(name, value)).collect();
+    DeniedHttpResponse { status: Some(HttpStatus { code: i32::from(reply.status) }), headers, body: reply.body }
 }
 
 fn header(name: &str, value: &str) -> HeaderValueOption {

@@ -5,7 +5,7 @@
 //! the configuration the call does not exist.
 
 use super::reload::{Ask, Reloaded, Unanswered};
-use crate::{ext_authz::Gate, scheme::signature::after_auth_scheme, secret::Secret, telemetry::Held};
+use crate::{gate::Gate, scheme::signature::after_auth_scheme, secret::Secret, telemetry::Held};
 use anyhow::Context as _;
 use arc_swap::ArcSwapOption;
 use axum::{

@@ -53,6 +53,26 @@ fn every_metric_is_documented() {
     }
 }
 
+/// A proxy that cannot remove headers by prefix names each that hookwarden sets.
+#[test]
+fn nginx_names_every_trusted_header() {
+    for (file, spelling) in [
+        ("deploy/nginx/hookwarden_headers.conf", "proxy_set_header x-hookwarden-{} "),
+        ("deploy/nginx/hookwarden_headers.conf", "$upstream_http_x_hookwarden_{_}"),
+        ("deploy/nginx/njs/nginx.conf", "proxy_set_header x-hookwarden-{} "),
+        ("deploy/nginx/njs/nginx.conf", "js_var $hookwarden_{_} "),
+        ("deploy/nginx/njs/hookwarden.js", "'{}'"),
+        ("deploy/traefik/traefik.yaml", "- x-hookwarden-{}\n"),
+    ] {
+        let text = fs::read_to_string(file).unwrap().to_lowercase();
+        for name in hookwarden::reply::TRUSTED_HEADERS {
+            let name = name.strip_prefix(hookwarden::reply::TRUSTED_PREFIX).unwrap();
+            let wanted = spelling.replace("{}", name).replace("{_}", &name.replace('-', "_"));
+            assert!(text.contains(&wanted), "{file} lacks `{wanted}`");
+        }
+    }
+}
+
 /// Every example of the documentation is a whole configuration.
 #[test]
 fn every_worked_example_is_read() {

@@ -1,11 +1,11 @@
 //! The traps of the proxy, each over a real gRPC connection.
 
-use crate::suite::gate::{self, Asked, Form, Seen, question};
+use crate::suite::gate::{self, Asked, FORMS, Form, Seen, question};
 use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
     service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
 };
-use hookwarden::{config::compile::Limits, ext_authz::budget::Budget, scheme::encoding::Encoding};
+use hookwarden::{config::compile::Limits, gate::budget::Budget, scheme::encoding::Encoding};
 use tonic::transport::Channel;
 
 const NOW: i64 = 1_760_000_000;
@@ -375,6 +375,59 @@ async fn metrics_and_only_closed_labels() {
         assert!(text.contains(expected), "{expected}\n{text}");
     }
     assert!(!text.contains("stranger"), "a sender's words are no label");
+}
+
+/// Secrets that end, and endpoints at which nothing is signed, are told of before they surprise anybody.
+#[tokio::test]
+async fn what_an_operator_should_look_at_has_a_metric() {
+    let gate = gate::gate(
+        "endpoints:
+  rotating: { provider: github, secrets: [{ id: old, inline: an old secret of the tests, until: 2026-12-01T00:00:00Z }, { id: new, inline: a new secret of the tests }] }
+  leased: { provider: verify-token, secrets: [{ id: t, inline: 0123456789abcdef0123 }] }
+  both: { provider: github, require: [{ basic: {} }], secrets: [{ id: a, use: hmac, inline: a secret of the tests }, { id: b, use: basic, inline: \"user:password of the tests\" }] }
+",
+        NOW,
+    );
+    let text = gate.telemetry.render(&hookwarden::telemetry::Held::default());
+    let ends: Vec<&str> = text.lines().filter(|line| line.starts_with("hookwarden_secret_until_")).collect();
+    assert_eq!(
+        ends,
+        [r#"hookwarden_secret_until_timestamp_seconds{endpoint="rotating",secret_id="old"} 1796083200"#],
+        "{text}"
+    );
+    assert!(text.contains("\nhookwarden_unsigned_endpoints 1\n"), "{text}");
+    // A reload that takes the secret out takes its end out.
+    gate.telemetry.configured(&hookwarden::endpoint::Endpoints::default(), gate.clock.now());
+    let text = gate.telemetry.render(&hookwarden::telemetry::Held::default());
+    assert!(!text.contains("hookwarden_secret_until_timestamp_seconds{"), "{text}");
+    assert!(text.contains("\nhookwarden_unsigned_endpoints 0\n"), "{text}");
+}
+
+/// Envoy writes `!` into a text for every byte that is not UTF-8, and forwards the byte: the signature of a captured
+/// delivery would fit what is shown here, whatever stands in the place of its exclamation marks.
+#[tokio::test]
+async fn a_text_body_with_an_exclamation_mark_may_be_another() {
+    let gate = gate::gate(
+        "endpoints: { hub: { provider: github, text_body: true, secrets: [{ id: main, inline: a secret of the tests }] } }",
+        NOW,
+    );
+    let mut client = gate::connect(gate).await;
+    for (body, text) in [(&b"{\"a\":\"hi!\"}"[..], false), (b"{\"a\":\"hi\"}", true)] {
+        let signature = format!("sha256={}", const_hex::encode(gate::mac("a secret of the tests", &[body])));
+        let asked = Asked {
+            method: "POST".into(),
+            uri: "https://hooks.example.com/hub".parse().unwrap(),
+            headers: vec![("x-hub-signature-256".into(), signature.into_bytes())],
+            body: body.to_vec(),
+            client: None,
+            endpoint: Some("hub".into()),
+        };
+        for form in FORMS {
+            let seen = ask(&mut client, asked.check(form)).await;
+            let expected = if text || form.raw_body { "verified" } else { "body_altered" };
+            assert_eq!(seen.reason(), expected, "{form:?}");
+        }
+    }
 }
 
 /// However many large bodies come, only so many are examined at once; the others wait, no longer than the deadline.

@@ -12,7 +12,8 @@ use envoy_types::pb::envoy::{
 use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, compile::Limits},
-    ext_authz::{Gate, Routes, budget::Budget, examiners},
+    ext_authz::Routes,
+    gate::{Gate, budget::Budget, examiners},
     store::Store,
     telemetry::Telemetry,
 };

@@ -60,7 +60,7 @@ fn configuration() -> String {
 }
 
 struct Proxy {
-    gate: Arc<hookwarden::ext_authz::Gate>,
+    gate: Arc<hookwarden::gate::Gate>,
     checks: AuthorizationClient<Channel>,
     log: AccessLogServiceClient<Channel>,
 }
@@ -123,7 +123,8 @@ fn entry(stream: &str, seen: &Seen, code: Option<u32>) -> HttpAccessLogEntry {
         seen.metadata.iter().map(|(name, text)| (name.clone(), Value { kind: Some(Kind::StringValue(text.clone())) }));
     let metadata = Metadata {
         filter_metadata: HashMap::from([
-            ("envoy.filters.http.ext_authz".to_owned(), Struct { fields: fields.collect() }),
+            // Some control planes call the filter otherwise.
+            ("ext_auth/of-a-control-plane".to_owned(), Struct { fields: fields.collect() }),
             ("other".to_owned(), Struct::default()),
         ]),
         ..Metadata::default()
@@ -336,6 +337,8 @@ fn entries_are_read_as_envoy_writes_them() {
         body: String::new(),
         metadata: HashMap::from([
             ("decision".to_owned(), "allow".to_owned()),
+            ("reason".to_owned(), "verified".to_owned()),
+            ("request_id".to_owned(), "4242".to_owned()),
             ("endpoint".to_owned(), "deny".to_owned()),
             ("claim".to_owned(), "00112233445566778899aabbccddeeff.0011223344556677".to_owned()),
         ]),

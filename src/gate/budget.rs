@@ -4,17 +4,10 @@
 //! send nothing cost nothing. When the budget is spent the stream at hand is cut and its check denied with 503; the
 //! others go on.
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
-use tonic::Status;
 
 /// Bytes in flight, and how many may be.
 #[derive(Debug)]
@@ -53,7 +46,8 @@ impl Budget {
 
 impl Charge {
     /// Charges `bytes`, if there are that many left.
-    fn take(&self, bytes: usize) -> bool {
+    #[must_use]
+    pub fn take(&self, bytes: usize) -> bool {
         let before = self.budget.spent.fetch_add(bytes, Ordering::Relaxed);
         let fits = before.checked_add(bytes).is_some_and(|after| after <= self.budget.limit);
         if fits {
@@ -75,44 +69,6 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.spent.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
-    }
-}
-
-/// A request body that is charged as it arrives.
-#[derive(Debug)]
-pub struct Metered<B> {
-    body: B,
-    charge: Arc<Charge>,
-}
-
-impl<B> Metered<B> {
-    /// Meters `body`.
-    pub fn new(body: B, charge: Arc<Charge>) -> Self {
-        Self { body, charge }
-    }
-}
-
-impl<B: Body<Data = Bytes, Error = Status> + Unpin> Body for Metered<B> {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && !self.charge.take(data.len())
-        {
-            return Poll::Ready(Some(Err(Status::resource_exhausted("too many bodies in flight"))));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

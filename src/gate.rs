@@ -1,0 +1,164 @@
+//! One gate for every listener: what a check needs, how long it may take, and who is told of it.
+//!
+//! A listener brings a [`Question`] in the words of Envoy's `CheckRequest`, whatever protocol it was asked in, so that
+//! there is one way from a question to a decision and nothing that one listener checks and another forgets. It leaves
+//! with an [`Outcome`], which the listener puts into its protocol's words.
+//!
+//! Every path through here ends in an outcome. A missed deadline and a panic are denials.
+
+pub mod budget;
+
+use crate::{
+    check::{self, Examined, Outcome},
+    clock::{Clock, Now},
+    config::compile::Limits,
+    decision::{Decision, Denial, Fault},
+    endpoint::Endpoints,
+    ext_authz::{message::CheckRequest, request},
+    replay::{Holder, Outcomes},
+    store::Store,
+    telemetry::{CheckEvent, Telemetry},
+};
+use arc_swap::ArcSwap;
+use budget::{Budget, Charge};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+use tokio::sync::Semaphore;
+
+/// Bodies longer than this are hashed on another thread: at 1.5 GB/s they would hold up everybody else's check.
+const OFFLOAD_ABOVE: usize = 256 << 10;
+
+/// What a check needs, shared by all connections.
+#[derive(Debug)]
+pub struct Gate {
+    /// The receivers in force; swapped whole by a reload, taken once by a check.
+    pub endpoints: ArcSwap<Endpoints>,
+    /// State; survives reloads.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// Metrics and log.
+    pub telemetry: Telemetry,
+    /// Bounds, as they were at start.
+    pub limits: Limits,
+    /// Bytes of bodies in flight.
+    pub budget: Arc<Budget>,
+    /// How many large bodies may be examined at once: more than there are cores only cost memory.
+    pub examiners: Arc<Semaphore>,
+}
+
+/// Places for the examination of large bodies, one for each core.
+#[must_use]
+pub fn examiners() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)))
+}
+
+/// A question, or why it cannot be put.
+#[derive(Debug)]
+pub enum Question {
+    /// As it was read.
+    Read(CheckRequest),
+    /// As far as it was read, and why it is not read on.
+    Judged(CheckRequest, Denial),
+    /// It could not be read.
+    Refused(Denial),
+}
+
+/// What a question came to, for whoever puts it into words.
+#[derive(Debug)]
+pub struct Answered<'a> {
+    /// What it came to.
+    pub outcome: &'a Outcome,
+    /// What was asked; empty where it could not be read, or took too long.
+    pub request: &'a CheckRequest,
+    /// What it is called.
+    pub request_id: &'a str,
+}
+
+impl Gate {
+    /// Answers one question, tells of it, and lets `reply` say it in the words of whoever asked.
+    pub async fn answer<R>(
+        &self,
+        question: Question,
+        outcomes: Outcomes,
+        charge: Arc<Charge>,
+        reply: impl FnOnce(&Answered<'_>) -> R,
+    ) -> R {
+        let begun = self.clock.now();
+        let endpoints = self.endpoints.load_full();
+        let (request, outcome) = match question {
+            Question::Read(request) => {
+                let deciding = self.decide(request, outcomes, charge, endpoints, begun);
+                match tokio::time::timeout(self.limits.deadline, deciding).await {
+                    Ok(decided) => decided,
+                    Err(_) => (CheckRequest::default(), denied(Fault::DeadlineExceeded)),
+                }
+            }
+            Question::Judged(request, denial) => {
+                let endpoint = request.delivery().ok().and_then(|delivery| endpoints.find(&delivery).cloned());
+                (request, Outcome { endpoint, ..denied(denial) })
+            }
+            Question::Refused(denial) => (CheckRequest::default(), denied(denial)),
+        };
+        let request_id = request::request_id(&request);
+        let took = self.clock.now().monotonic.saturating_sub(begun.monotonic);
+        self.telemetry.record(&CheckEvent { outcome: &outcome, request: &request, request_id, at: begun.wall, took });
+        reply(&Answered { outcome: &outcome, request: &request, request_id })
+    }
+
+    async fn decide(
+        &self,
+        request: CheckRequest,
+        outcomes: Outcomes,
+        charge: Arc<Charge>,
+        endpoints: Arc<Endpoints>,
+        now: Now,
+    ) -> (CheckRequest, Outcome) {
+        let (request, examined) = if request.body_length() > OFFLOAD_ABOVE {
+            let Ok(examiner) = Arc::clone(&self.examiners).acquire_owned().await else {
+                return (CheckRequest::default(), denied(Fault::Internal));
+            };
+            let work = tokio::task::spawn_blocking(move || {
+                // The work outlives a caller that gives up; its bytes and its place are free only when it is done.
+                let _held = (examiner, charge);
+                let examined = examine(&request, now, &endpoints);
+                (request, examined)
+            });
+            match work.await {
+                Ok(done) => done,
+                Err(_) => (CheckRequest::default(), Err(Fault::Internal.into())),
+            }
+        } else {
+            let examined = examine(&request, now, &endpoints);
+            (request, examined)
+        };
+        let outcome = match examined {
+            Ok(examined) => {
+                let holder = Holder::of(request.http().map_or(&[], |http| &http.id));
+                check::settle(examined, holder, outcomes, &self.store, now).await
+            }
+            Err(denial) => {
+                if denial == Fault::Internal.into() {
+                    self.telemetry.panicked();
+                }
+                denied(denial)
+            }
+        };
+        (request, outcome)
+    }
+}
+
+/// Examines, and turns a panic into a fault of this one check. Nothing that is shared is held across it.
+fn examine(request: &CheckRequest, now: Now, endpoints: &Endpoints) -> Result<Examined, Denial> {
+    catch_unwind(AssertUnwindSafe(|| {
+        let delivery = request.delivery()?;
+        Ok(check::examine(&delivery, now, endpoints))
+    }))
+    .unwrap_or(Err(Fault::Internal.into()))
+}
+
+fn denied(denial: impl Into<Denial>) -> Outcome {
+    Outcome { endpoint: None, facts: check::Facts::default(), decision: Decision::Deny(denial.into()) }
+}

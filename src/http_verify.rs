@@ -1,0 +1,249 @@
+//! The HTTP listener, for proxies that do not speak `ext_authz`: nginx, Traefik, and whatever can send a request on.
+//!
+//! A proxy sends the delivery here, whole, before it sends it to the application. What comes back is either *forward
+//! it*, in the proxy's own [`dialect`], or the reply that the sender gets. The question is put in the words of Envoy's
+//! `CheckRequest` ([`request`]) and goes through the same gate; nothing is decided here.
+//!
+//! Only proxies that the configuration names are answered: what they say of the request is believed. A body is taken in
+//! within a time and within the byte budget, and only for an endpoint that there is; whoever is slower is cut
+//! ([`pace`]), so that idle hands cannot hold connections.
+
+pub mod dialect;
+mod pace;
+mod request;
+
+use crate::{
+    check::body_limit,
+    decision::{Denial, Fault, Rejection},
+    gate::{Gate, Question, budget::Charge},
+    replay::Outcomes,
+    reply::trusted_names,
+};
+use bytes::{Bytes, BytesMut};
+use dialect::Dialect;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
+use ipnet::IpNet;
+use pace::{Pace, Paced};
+use request::Asked;
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_stream::{Stream, StreamExt as _};
+
+/// How long a body may take, and how long a proxy may be silent in the middle of one.
+const BODY: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(10);
+/// Bytes that are made room for on a proxy's word. More is made when more has come.
+const AHEAD: usize = 256 << 10;
+/// Connections at once. A proxy keeps some open; more than these wait to be accepted.
+const CONNECTIONS: usize = 4096;
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 64 << 10;
+/// Header lines of a request.
+const MAX_LINES: usize = 256;
+
+/// What the listener was told of its proxies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// How they are answered.
+    pub dialect: Dialect,
+    /// Where a request names its endpoint.
+    pub endpoint: EndpointFrom,
+    /// What a request is about.
+    pub original: Original,
+    /// Whose requests are answered. Whoever reaches a Unix socket may ask.
+    pub proxies: Vec<IpNet>,
+    /// The header in which they tell their own peer's address, in lower case.
+    pub peer_header: Option<String>,
+}
+
+/// Where a request names its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointFrom {
+    /// Nowhere: host and path find it.
+    Match,
+    /// In its path, `/verify/<endpoint>`, which the proxy's configuration writes.
+    Path,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Original {
+    /// Itself.
+    AsSent,
+    /// What `x-forwarded-method`, `-host` and `-uri` say, of which the proxy writes every one.
+    Forwarded,
+}
+
+/// A connection's other end.
+pub trait Peer {
+    /// Its address; nothing for a Unix socket.
+    fn ip(&self) -> Option<IpAddr>;
+}
+
+impl Peer for tokio::net::TcpStream {
+    fn ip(&self) -> Option<IpAddr> {
+        // A peer that is gone already is nobody's proxy.
+        Some(self.peer_addr().map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical()))
+    }
+}
+
+impl Peer for tokio::net::UnixStream {
+    fn ip(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// The listener's service.
+#[derive(Debug)]
+pub struct HttpVerify {
+    gate: Arc<Gate>,
+    rules: Rules,
+    ids: request::Ids,
+}
+
+impl HttpVerify {
+    /// A service over a gate.
+    #[must_use]
+    pub fn new(gate: Arc<Gate>, rules: Rules) -> Arc<Self> {
+        Arc::new(Self { gate, rules, ids: request::Ids::new() })
+    }
+
+    /// Serves connections until `stop` comes back, and then finishes what is under way.
+    pub async fn serve<C>(
+        self: Arc<Self>,
+        mut incoming: impl Stream<Item = std::io::Result<C>> + Unpin,
+        stop: impl Future,
+    ) where
+        C: AsyncRead + AsyncWrite + Peer + Unpin + Send + 'static,
+    {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let graceful = GracefulShutdown::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, incoming.next().await)
+            };
+            let (place, connection) = tokio::select! {
+                _ = &mut stop => break,
+                next = next => match next {
+                    (Ok(place), Some(Ok(connection))) => (place, connection),
+                    (Ok(_), Some(Err(_))) => continue,
+                    (Err(_), _) | (_, None) => break,
+                },
+            };
+            if !self.answers(connection.ip()) {
+                tracing::warn!(
+                    peer = connection.ip().map(tracing::field::display),
+                    "is not among `verify.proxies`; cut"
+                );
+                continue;
+            }
+            let pace = Arc::new(Pace::default());
+            let (service, paced) = (Arc::clone(&self), Arc::clone(&pace));
+            let answer = service_fn(move |request| {
+                let (service, pace) = (Arc::clone(&service), Arc::clone(&paced));
+                async move {
+                    let _head_is_whole = pace.request();
+                    Ok::<_, Infallible>(service.answer(request).await)
+                }
+            });
+            let connection = http1::Builder::new()
+                .max_buf_size(MAX_HEAD)
+                .max_headers(MAX_LINES)
+                .half_close(false)
+                .serve_connection(TokioIo::new(Paced::new(connection, pace)), answer);
+            let connection = graceful.watch(connection);
+            tokio::spawn(async move {
+                // A connection that breaks is the proxy's to report.
+                connection.await.ok();
+                drop(place);
+            });
+        }
+        graceful.shutdown().await;
+    }
+
+    /// Whether a peer is a proxy of ours.
+    fn answers(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_none_or(|peer| self.rules.proxies.iter().any(|network| network.contains(&peer)))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, mut body) = request.into_parts();
+        let charge = self.gate.budget.open();
+        let question = match Asked::read(&head, &self.rules, &self.ids) {
+            Ok(asked) => match self.take_in(&asked, &head.headers, &mut body, &charge).await {
+                Ok(bytes) => Question::Read(asked.with_body(bytes)),
+                // The endpoint is known, and so is what is wrong: it is told of like any other check.
+                Err(denial) => Question::Judged(asked.without_body(), denial),
+            },
+            Err(rejection) => Question::Refused(rejection.into()),
+        };
+        self.drain(&mut body).await;
+        let gate = &self.gate;
+        gate.answer(question, Outcomes::Untold, charge, |answered| self.rules.dialect.reply(answered)).await
+    }
+
+    /// The whole body, if there is a use for it.
+    async fn take_in(
+        &self,
+        asked: &Asked,
+        headers: &http::HeaderMap,
+        body: &mut Incoming,
+        charge: &Arc<Charge>,
+    ) -> Result<Bytes, Denial> {
+        // What a proxy cannot remove would reach the application as if it were ours.
+        if trusted_names(asked.message()).next().is_some() {
+            return Err(Rejection::TrustedHeaderSent.into());
+        }
+        let limit = body_limit(&asked.message().delivery()?, &self.gate.endpoints.load())?;
+        let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if announced.is_some_and(|announced: usize| announced > limit) {
+            return Err(Rejection::BodyTooLarge.into());
+        }
+        let whole = Self::read_whole(limit, announced.unwrap_or_default(), body, charge);
+        timeout(BODY, whole).await.unwrap_or_else(|_| Err(Rejection::BodyTimeout.into()))
+    }
+
+    async fn read_whole(
+        limit: usize,
+        announced: usize,
+        body: &mut Incoming,
+        charge: &Arc<Charge>,
+    ) -> Result<Bytes, Denial> {
+        let mut whole = BytesMut::with_capacity(announced.min(AHEAD));
+        while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| Rejection::BodyTimeout)? {
+            // Cut short, or framed wrongly: then nobody waits for an answer, or shall get a good one.
+            let frame = frame.map_err(|_| Rejection::BodyTruncated)?;
+            let Some(data) = frame.data_ref() else { continue };
+            if whole.len().saturating_add(data.len()) > limit {
+                return Err(Rejection::BodyTooLarge.into());
+            }
+            if !charge.take(data.len()) {
+                return Err(Fault::Overloaded.into());
+            }
+            whole.extend_from_slice(data);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Reads what nobody wants of a body: a proxy that is still sending takes a closed connection for a broken one, and
+    /// the sender would not get the reply. Nothing of it is kept.
+    async fn drain(&self, body: &mut Incoming) {
+        let mut left = self.gate.limits.body;
+        let rest = async {
+            while left > 0 {
+                let Ok(Some(Ok(frame))) = timeout(SILENCE, body.frame()).await else { return };
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            }
+        };
+        timeout(BODY, rest).await.ok();
+    }
+}

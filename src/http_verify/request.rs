@@ -1,0 +1,187 @@
+//! From a proxy's request to the question, in the words of Envoy's `CheckRequest`. The only place that knows which of its
+//! headers a proxy writes itself.
+
+use super::{EndpointFrom, Original, Rules};
+use crate::{
+    decision::Rejection,
+    ext_authz::{
+        message::{
+            Address, AttributeContext, CheckRequest, Entry, HeaderMap, HeaderValue, HttpRequest, Peer,
+            Request as Attributes, SocketAddress,
+        },
+        request::{ENDPOINT, PARTIAL_BODY},
+    },
+};
+use bytes::Bytes;
+use http::{HeaderMap as Headers, header, request::Parts};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where paths begin that name an endpoint.
+const NAMED: &str = "/verify/";
+/// What is between the proxy and us, and no part of the delivery.
+const HOP_BY_HOP: &[&str] = &["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"];
+
+/// A request, as a question.
+#[derive(Debug)]
+pub(super) struct Asked(CheckRequest);
+
+impl Asked {
+    /// Reads a head.
+    pub(super) fn read(head: &Parts, rules: &Rules, ids: &Ids) -> Result<Self, Rejection> {
+        let sent = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let (named, rest) = match rules.endpoint {
+            EndpointFrom::Match => (None, sent.to_owned()),
+            EndpointFrom::Path => {
+                let (name, rest) = split_named(sent).ok_or(Rejection::UnknownEndpoint)?;
+                (Some(name), rest)
+            }
+        };
+        let (method, host, target) = match rules.original {
+            Original::AsSent => {
+                let host = match head.uri.authority() {
+                    Some(authority) => authority.as_str().to_owned(),
+                    None => only(&head.headers, header::HOST.as_str())?.unwrap_or_default(),
+                };
+                (head.method.as_str().to_owned(), host, rest)
+            }
+            Original::Forwarded => {
+                let word = |name| only(&head.headers, name)?.ok_or(Rejection::RequestMalformed);
+                (word("x-forwarded-method")?, word("x-forwarded-host")?, word("x-forwarded-uri")?)
+            }
+        };
+        let lines = head.headers.iter().filter(|(name, value)| is_of_the_delivery(name.as_str(), value.as_bytes()));
+        let http = HttpRequest {
+            id: ids.next().into(),
+            method: method.into(),
+            path: target.into(),
+            host: host.into(),
+            // Of a request that is only described, an empty body is believed where its length was said to be 0.
+            protocol: match rules.original {
+                Original::AsSent => Bytes::from_static(b"HTTP/1.1"),
+                Original::Forwarded => Bytes::new(),
+            },
+            header_map: Some(HeaderMap { headers: lines.map(line).collect() }),
+            ..HttpRequest::default()
+        };
+        let peer = rules.peer_header.as_deref().and_then(|name| only(&head.headers, name).ok().flatten());
+        Ok(Self(CheckRequest {
+            attributes: Some(AttributeContext {
+                source: peer.map(peer_at),
+                request: Some(Attributes { http: Some(http) }),
+                context_extensions: named.into_iter().map(endpoint_named).collect(),
+            }),
+        }))
+    }
+
+    /// The question, as far as it is known.
+    pub(super) fn message(&self) -> &CheckRequest {
+        &self.0
+    }
+
+    /// The question, with the whole body.
+    pub(super) fn with_body(mut self, body: Bytes) -> CheckRequest {
+        if let Some(http) = self.http() {
+            http.size = i64::try_from(body.len()).unwrap_or(i64::MAX);
+            http.raw_body = body;
+        }
+        self.0
+    }
+
+    /// The question, of which the body was not taken in.
+    pub(super) fn without_body(self) -> CheckRequest {
+        self.0
+    }
+
+    fn http(&mut self) -> Option<&mut HttpRequest> {
+        self.0.attributes.as_mut()?.request.as_mut()?.http.as_mut()
+    }
+}
+
+/// The endpoint that a path names, and the rest of it.
+fn split_named(sent: &str) -> Option<(&str, String)> {
+    let after = sent.strip_prefix(NAMED)?;
+    let end = after.find(['/', '?']).unwrap_or(after.len());
+    let (name, rest) = after.split_at_checked(end)?;
+    Some((name, if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") }))
+}
+
+/// The one value of a header, as text. Several are a riddle.
+fn only(headers: &Headers, name: &str) -> Result<Option<String>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            value.to_str().map(|text| Some(text.trim().to_owned())).map_err(|_| Rejection::RequestMalformed)
+        }
+        (Some(_), Some(_)) => Err(Rejection::RequestMalformed),
+    }
+}
+
+/// Whether a line is the delivery's. That a body is whole is our own observation here, and nobody else's word; that it
+/// is not is believed of anybody.
+fn is_of_the_delivery(name: &str, value: &[u8]) -> bool {
+    !HOP_BY_HOP.contains(&name) && (name != PARTIAL_BODY || value != b"false")
+}
+
+fn line((name, value): (&http::HeaderName, &http::HeaderValue)) -> HeaderValue {
+    HeaderValue {
+        key: Bytes::copy_from_slice(name.as_str().as_bytes()),
+        value: Bytes::new(),
+        raw_value: Bytes::copy_from_slice(value.as_bytes()),
+    }
+}
+
+fn peer_at(address: String) -> Peer {
+    Peer { address: Some(Address { socket_address: Some(SocketAddress { address: address.into() }) }) }
+}
+
+fn endpoint_named(name: &str) -> Entry {
+    Entry { key: Bytes::from_static(ENDPOINT), value: Bytes::copy_from_slice(name.as_bytes()) }
+}
+
+/// Names for requests whose proxy gave them none: different in every process, and counted on.
+#[derive(Debug)]
+pub(super) struct Ids {
+    process: u64,
+    next: AtomicU64,
+}
+
+impl Ids {
+    pub(super) fn new() -> Self {
+        // Without randomness two processes may use the same names, in two logs.
+        Self { process: getrandom::u64().unwrap_or_default(), next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> String {
+        format!("{:016x}-{:x}", self.process, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_name_its_endpoint() {
+        for (sent, expected) in [
+            ("/verify/github", Some(("github", "/"))),
+            ("/verify/github?a=/b", Some(("github", "/?a=/b"))),
+            ("/verify/github/hooks/x?a=1", Some(("github", "/hooks/x?a=1"))),
+            ("/verify/github/verify/other", Some(("github", "/verify/other"))),
+            ("/verify/", Some(("", "/"))),
+            ("/verify", None),
+            ("/github", None),
+            ("/Verify/github", None),
+        ] {
+            assert_eq!(split_named(sent), expected.map(|(name, rest)| (name, rest.to_owned())), "{sent}");
+        }
+    }
+
+    #[test]
+    fn names_of_requests_are_words_and_differ() {
+        let ids = Ids::new();
+        let (one, other) = (ids.next(), ids.next());
+        assert_ne!(one, other);
+        assert!(one.len() <= 64 && one.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+    }
+}

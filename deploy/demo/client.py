@@ -94,7 +94,8 @@ class Edge:
         raw = socket.create_connection(("127.0.0.1", self.port), timeout)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if client_ip:
-            raw.sendall(f"PROXY TCP4 {client_ip} 192.0.2.1 50000 443\r\n".encode())
+            family, here = ("TCP6", "2001:db8::1") if ":" in client_ip else ("TCP4", "192.0.2.1")
+            raw.sendall(f"PROXY {family} {client_ip} {here} 50000 443\r\n".encode())
         context = ssl.create_default_context(cafile=str(self.ca))
         context.set_alpn_protocols([protocol])
         try:

@@ -247,12 +247,15 @@ class Stack:
         )
 
     def start(self):
+        self.start_app()
+        self.start_hookwarden()
+        self.proxy("envoy")
+
+    def start_app(self):
         self.app.start()
         listening = "listening on 127.0.0.1:"
         line = wait_for("the application says its port", lambda: self.app.log_text().partition(listening)[2].partition("\n")[0], program=self.app)
         self.app_port = int(line)
-        self.start_hookwarden()
-        self.proxy("envoy")
 
     def start_hookwarden(self):
         self.hookwarden.start()

@@ -17,7 +17,7 @@ use crate::{
     endpoint::{Endpoint, Endpoints, Mode},
     received::{Place, Received},
     replay::{Holder, OnDuplicate, Outcomes, ReplayRule},
-    scheme::{Evidence, Verified, ip_lease::Grant},
+    scheme::{Evidence, Verified, ip_lease::Grant, streamed::Streamed},
     secret::Secret,
 };
 use std::{
@@ -154,11 +154,74 @@ fn at_the_door(endpoint: &Endpoint, delivery: &Delivery<'_>) -> Result<(), Rejec
     Ok(())
 }
 
-/// How long a body may be that is still to come, for a listener that can leave it where it is; or why none is wanted.
-pub fn body_limit(delivery: &Delivery<'_>, endpoints: &Endpoints) -> Result<usize, Rejection> {
+/// What to do about a body that is still to come, for a listener that can leave it where it is.
+#[derive(Debug)]
+pub enum Awaited {
+    /// Take it in whole, up to so many bytes.
+    Whole(usize),
+    /// Show it piece by piece.
+    Pieces(Box<Pieces>),
+}
+
+/// A delivery whose body is verified as it comes in.
+#[derive(Debug)]
+pub struct Pieces {
+    endpoint: Arc<Endpoint>,
+    facts: Facts,
+    streamed: Streamed,
+    length: usize,
+}
+
+/// Everything about a delivery that needs no body. What is wrong already is said before anybody sends one.
+pub fn await_body(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Result<Awaited, Denial> {
     let endpoint = endpoints.find(delivery).ok_or(Rejection::UnknownEndpoint)?;
     at_the_door(endpoint, delivery)?;
-    Ok(endpoint.body_limit)
+    let facts_in_body = [&endpoint.delivery_id, &endpoint.event_type].into_iter().flatten().any(Place::is_in_body);
+    let received = Received::new(delivery, &[]).identified(endpoint.replay.is_some());
+    // A handshake may be in the body. One that only observes forwards what fails here, and must know what that is.
+    let streams = endpoint.challenges.is_empty() && !facts_in_body && endpoint.mode == Mode::Enforce;
+    let streamed = if streams { endpoint.scheme.stream(&received, now) } else { None };
+    Ok(match streamed {
+        None => Awaited::Whole(endpoint.body_limit),
+        Some(streamed) => Awaited::Pieces(Box::new(Pieces {
+            endpoint: Arc::clone(endpoint),
+            facts: Facts::of(endpoint, &received),
+            streamed: streamed?,
+            length: 0,
+        })),
+    })
+}
+
+impl Pieces {
+    /// Takes in the next piece.
+    pub fn update(&mut self, piece: &[u8]) -> Result<(), Rejection> {
+        self.length = self.length.saturating_add(piece.len());
+        if self.length > self.endpoint.body_limit {
+            return Err(Rejection::BodyTooLarge);
+        }
+        self.streamed.update(piece);
+        Ok(())
+    }
+
+    /// How much there may be.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.endpoint.body_limit
+    }
+
+    /// How much there was.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// What was found out, now that the body is whole.
+    #[must_use]
+    pub fn finish(self) -> Examined {
+        let Self { endpoint, facts, streamed, .. } = self;
+        let finding = Verified::by_stream(streamed).map(|verified| Finding::Deliver(verified, facts));
+        Examined { endpoint: Some(endpoint), guesser: None, finding }
+    }
 }
 
 /// A secret may be learned while the operator says so, and at no other time.

@@ -13,9 +13,10 @@ pub mod response;
 
 use crate::{
     decision::{Denial, Fault, Rejection},
-    gate::{Gate, Question, budget::Charge},
+    gate::{Asker, Gate, Question, budget::Charge},
     replay::Outcomes,
     reply::trusted_names,
+    traces::TRACEPARENT,
 };
 use bytes::Bytes;
 use codec::{Messages, Read};
@@ -106,9 +107,13 @@ impl UnaryService<Question> for Check {
 
     fn call(&mut self, request: tonic::Request<Question>) -> Self::Future {
         let (gate, charge) = (Arc::clone(&self.gate), Arc::clone(&self.charge));
+        // Envoy tells its own span beside the question.
+        let span = if gate.traces.are_on() { request.metadata().get(TRACEPARENT).cloned() } else { None };
         let question = self.denial.map_or_else(|| request.into_inner(), Question::Refused);
         Box::pin(async move {
-            let answer = gate.answer(question, Outcomes::Told, charge, |answered| {
+            let traceparent = span.as_ref().and_then(|span| span.to_str().ok());
+            let asker = Asker { outcomes: Outcomes::Told, traceparent };
+            let answer = gate.answer(question, asker, charge, |answered| {
                 response::respond(answered.outcome, answered.request_id, trusted_names(answered.request))
             });
             Ok(tonic::Response::new(answer.await))

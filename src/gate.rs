@@ -18,10 +18,12 @@ use crate::{
     replay::{Holder, Outcomes},
     store::Store,
     telemetry::{CheckEvent, Telemetry},
+    traces::Traces,
 };
 use arc_swap::ArcSwap;
 use budget::{Budget, Charge};
 use std::{
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -41,6 +43,8 @@ pub struct Gate {
     pub clock: Clock,
     /// Metrics and log.
     pub telemetry: Telemetry,
+    /// Spans.
+    pub traces: Traces,
     /// Bounds, as they were at start.
     pub limits: Limits,
     /// Bytes of bodies in flight.
@@ -60,10 +64,21 @@ pub fn examiners() -> Arc<Semaphore> {
 pub enum Question {
     /// As it was read.
     Read(CheckRequest),
+    /// As it was read, but for a body of so many bytes that was examined as it came in.
+    Examined(CheckRequest, Examined, usize),
     /// As far as it was read, and why it is not read on.
     Judged(CheckRequest, Denial),
     /// It could not be read.
     Refused(Denial),
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// Whether it will tell what became of a delivery.
+    pub outcomes: Outcomes,
+    /// Its own span, where it says so beside the question.
+    pub traceparent: Option<&'a str>,
 }
 
 /// What a question came to, for whoever puts it into words.
@@ -82,19 +97,20 @@ impl Gate {
     pub async fn answer<R>(
         &self,
         question: Question,
-        outcomes: Outcomes,
+        asker: Asker<'_>,
         charge: Arc<Charge>,
         reply: impl FnOnce(&Answered<'_>) -> R,
     ) -> R {
         let begun = self.clock.now();
         let endpoints = self.endpoints.load_full();
+        let (body_bytes, outcomes) = (question.body_length(), asker.outcomes);
         let (request, outcome) = match question {
             Question::Read(request) => {
                 let deciding = self.decide(request, outcomes, charge, endpoints, begun);
-                match tokio::time::timeout(self.limits.deadline, deciding).await {
-                    Ok(decided) => decided,
-                    Err(_) => (CheckRequest::default(), denied(Fault::DeadlineExceeded)),
-                }
+                self.in_time(deciding).await
+            }
+            Question::Examined(request, examined, _) => {
+                self.in_time(async { self.settle(request, Ok(examined), outcomes, begun).await }).await
             }
             Question::Judged(request, denial) => {
                 let endpoint = request.delivery().ok().and_then(|delivery| endpoints.find(&delivery).cloned());
@@ -104,7 +120,9 @@ impl Gate {
         };
         let request_id = request::request_id(&request);
         let took = self.clock.now().monotonic.saturating_sub(begun.monotonic);
-        self.telemetry.record(&CheckEvent { outcome: &outcome, request: &request, request_id, at: begun.wall, took });
+        let event = CheckEvent { outcome: &outcome, request: &request, request_id, body_bytes, at: begun.wall, took };
+        self.telemetry.record(&event);
+        self.traces.record(&event, asker.traceparent);
         reply(&Answered { outcome: &outcome, request: &request, request_id })
     }
 
@@ -134,6 +152,16 @@ impl Gate {
             let examined = examine(&request, now, &endpoints);
             (request, examined)
         };
+        self.settle(request, examined, outcomes, now).await
+    }
+
+    async fn settle(
+        &self,
+        request: CheckRequest,
+        examined: Result<Examined, Denial>,
+        outcomes: Outcomes,
+        now: Now,
+    ) -> (CheckRequest, Outcome) {
         let outcome = match examined {
             Ok(examined) => {
                 let holder = Holder::of(request.http().map_or(&[], |http| &http.id));
@@ -147,6 +175,21 @@ impl Gate {
             }
         };
         (request, outcome)
+    }
+
+    async fn in_time(&self, deciding: impl Future<Output = (CheckRequest, Outcome)>) -> (CheckRequest, Outcome) {
+        let decided = tokio::time::timeout(self.limits.deadline, deciding).await;
+        decided.unwrap_or_else(|_| (CheckRequest::default(), denied(Fault::DeadlineExceeded)))
+    }
+}
+
+impl Question {
+    fn body_length(&self) -> usize {
+        match self {
+            Self::Read(request) => request.body_length(),
+            Self::Examined(_, _, length) => *length,
+            Self::Judged(..) | Self::Refused(_) => 0,
+        }
     }
 }
 

@@ -4,18 +4,19 @@
 //! it*, in the proxy's own [`dialect`], or the reply that the sender gets. The question is put in the words of Envoy's
 //! `CheckRequest` ([`request`]) and goes through the same gate; nothing is decided here.
 //!
-//! Only proxies that the configuration names are answered: what they say of the request is believed. A body is taken in
-//! within a time and within the byte budget, and only for an endpoint that there is; whoever is slower is cut
-//! ([`pace`]), so that idle hands cannot hold connections.
+//! Only proxies that the configuration names are answered: what they say of the request is believed. A body is asked for
+//! only where there is an endpoint for it and nothing is wrong without it. Where the scheme allows it is verified piece by
+//! piece as it comes in and never held; elsewhere it is held within the byte budget. Whoever is slow is cut ([`pace`]),
+//! so that idle hands cannot hold connections.
 
 pub mod dialect;
 mod pace;
 mod request;
 
 use crate::{
-    check::body_limit,
+    check::{Awaited, Examined, Pieces, await_body},
     decision::{Denial, Fault, Rejection},
-    gate::{Gate, Question, budget::Charge},
+    gate::{Asker, Gate, Question, budget::Charge},
     replay::Outcomes,
     reply::trusted_names,
 };
@@ -47,6 +48,9 @@ const CONNECTIONS: usize = 4096;
 const MAX_HEAD: usize = 64 << 10;
 /// Header lines of a request.
 const MAX_LINES: usize = 256;
+
+/// None of these proxies tells outcomes, or a span of its own beside the delivery's.
+const ASKER: Asker<'_> = Asker { outcomes: Outcomes::Untold, traceparent: None };
 
 /// What the listener was told of its proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,58 +184,47 @@ impl HttpVerify {
         let charge = self.gate.budget.open();
         let question = match Asked::read(&head, &self.rules, &self.ids) {
             Ok(asked) => match self.take_in(&asked, &head.headers, &mut body, &charge).await {
-                Ok(bytes) => Question::Read(asked.with_body(bytes)),
+                Ok(TakenIn::Whole(bytes)) => Question::Read(asked.with_body(bytes)),
+                Ok(TakenIn::Examined(examined, length)) => Question::Examined(asked.without_body(), examined, length),
                 // The endpoint is known, and so is what is wrong: it is told of like any other check.
                 Err(denial) => Question::Judged(asked.without_body(), denial),
             },
             Err(rejection) => Question::Refused(rejection.into()),
         };
-        self.drain(&mut body).await;
+        // From one that does not send, nothing is to be had.
+        let silent = [Rejection::BodyTimeout, Rejection::BodyTruncated].map(Denial::from);
+        if !matches!(&question, Question::Judged(_, denial) if silent.contains(denial)) {
+            self.drain(&mut body).await;
+        }
         let gate = &self.gate;
-        gate.answer(question, Outcomes::Untold, charge, |answered| self.rules.dialect.reply(answered)).await
+        gate.answer(question, ASKER, charge, |answered| self.rules.dialect.reply(answered)).await
     }
 
-    /// The whole body, if there is a use for it.
+    /// What becomes of a body: verified as it comes in, held, or not wanted.
     async fn take_in(
         &self,
         asked: &Asked,
         headers: &http::HeaderMap,
         body: &mut Incoming,
         charge: &Arc<Charge>,
-    ) -> Result<Bytes, Denial> {
+    ) -> Result<TakenIn, Denial> {
         // What a proxy cannot remove would reach the application as if it were ours.
         if trusted_names(asked.message()).next().is_some() {
             return Err(Rejection::TrustedHeaderSent.into());
         }
-        let limit = body_limit(&asked.message().delivery()?, &self.gate.endpoints.load())?;
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if announced.is_some_and(|announced: usize| announced > limit) {
-            return Err(Rejection::BodyTooLarge.into());
-        }
-        let whole = Self::read_whole(limit, announced.unwrap_or_default(), body, charge);
-        timeout(BODY, whole).await.unwrap_or_else(|_| Err(Rejection::BodyTimeout.into()))
-    }
-
-    async fn read_whole(
-        limit: usize,
-        announced: usize,
-        body: &mut Incoming,
-        charge: &Arc<Charge>,
-    ) -> Result<Bytes, Denial> {
-        let mut whole = BytesMut::with_capacity(announced.min(AHEAD));
-        while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(|_| Rejection::BodyTimeout)? {
-            // Cut short, or framed wrongly: then nobody waits for an answer, or shall get a good one.
-            let frame = frame.map_err(|_| Rejection::BodyTruncated)?;
-            let Some(data) = frame.data_ref() else { continue };
-            if whole.len().saturating_add(data.len()) > limit {
-                return Err(Rejection::BodyTooLarge.into());
+        let taking = async {
+            match await_body(&asked.message().delivery()?, self.gate.clock.now(), &self.gate.endpoints.load_full())? {
+                // Of a request that is only described, or says that it was cut, a body has more to prove.
+                Awaited::Pieces(pieces) if announced.is_some_and(|length: usize| length > pieces.limit()) => {
+                    Err(Rejection::BodyTooLarge.into())
+                }
+                Awaited::Pieces(pieces) if asked.frames_its_body() => examine(*pieces, body).await,
+                Awaited::Pieces(pieces) => hold(pieces.limit(), announced, body, charge).await,
+                Awaited::Whole(limit) => hold(limit, announced, body, charge).await,
             }
-            if !charge.take(data.len()) {
-                return Err(Fault::Overloaded.into());
-            }
-            whole.extend_from_slice(data);
-        }
-        Ok(whole.freeze())
+        };
+        timeout(BODY, taking).await.unwrap_or_else(|_| Err(Rejection::BodyTimeout.into()))
     }
 
     /// Reads what nobody wants of a body: a proxy that is still sending takes a closed connection for a broken one, and
@@ -246,4 +239,56 @@ impl HttpVerify {
         };
         timeout(BODY, rest).await.ok();
     }
+}
+
+/// What was made of a body.
+enum TakenIn {
+    /// It is all here.
+    Whole(Bytes),
+    /// So many bytes of it were looked at, and none kept.
+    Examined(Examined, usize),
+}
+
+/// The next piece of a body; nothing behind the last.
+async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Rejection> {
+    loop {
+        let frame = timeout(SILENCE, body.frame()).await.map_err(|_| Rejection::BodyTimeout)?;
+        // Cut short, or framed wrongly: then nobody waits for an answer, or shall get a good one.
+        let Some(frame) = frame.transpose().map_err(|_| Rejection::BodyTruncated)? else { return Ok(None) };
+        if let Ok(piece) = frame.into_data() {
+            return Ok(Some(piece));
+        }
+    }
+}
+
+/// Verifies a body as it comes in.
+async fn examine(mut pieces: Pieces, body: &mut Incoming) -> Result<TakenIn, Denial> {
+    while let Some(piece) = next_piece(body).await? {
+        pieces.update(&piece)?;
+    }
+    let length = pieces.length();
+    Ok(TakenIn::Examined(pieces.finish(), length))
+}
+
+/// Takes a body in, within the budget.
+async fn hold(
+    limit: usize,
+    announced: Option<usize>,
+    body: &mut Incoming,
+    charge: &Arc<Charge>,
+) -> Result<TakenIn, Denial> {
+    if announced.is_some_and(|announced| announced > limit) {
+        return Err(Rejection::BodyTooLarge.into());
+    }
+    let mut whole = BytesMut::with_capacity(announced.unwrap_or_default().min(AHEAD));
+    while let Some(piece) = next_piece(body).await? {
+        if whole.len().saturating_add(piece.len()) > limit {
+            return Err(Rejection::BodyTooLarge.into());
+        }
+        if !charge.take(piece.len()) {
+            return Err(Fault::Overloaded.into());
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(TakenIn::Whole(whole.freeze()))
 }

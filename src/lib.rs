@@ -5,7 +5,8 @@
 //!
 //! ## The way of one delivery
 //!
-//! - [`ext_authz`] reads Envoy's question and builds a [`delivery`]: bytes, borrowed, undecided.
+//! - [`ext_authz`] reads Envoy's question, or [`http_verify`] another proxy's: a [`delivery`], bytes, borrowed, undecided.
+//! - [`gate`] is the same for both: how long a check may take, and who is told of it.
 //! - [`check`] walks it through the rooms below, in order, and is the only place that knows the order.
 //! - [`endpoint`] finds the receiver; its compiled rules select the secrets.
 //! - [`received`] is the delivery with its whole body, and what is read out of it; [`condition`] asks it questions.
@@ -13,7 +14,8 @@
 //! - [`scheme`] verifies the proof and makes a `Verified`, which nothing else can.
 //! - [`admission`] asks the [`store`] what the proof depends on and makes an `Admitted`.
 //! - [`decision`] holds what it came to, and the spelling of every reason.
-//! - [`telemetry`] writes one log line and the metrics; [`ext_authz`] writes the reply.
+//! - [`telemetry`] writes one log line and the metrics, [`traces`] a span; [`reply`] has the words, which the listener
+//!   puts into its proxy's own.
 //!
 //! ## Around it
 //!
@@ -51,3 +53,4 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 mod tls;
+pub mod traces;

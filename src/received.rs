@@ -8,7 +8,7 @@ use crate::{
     decision::Rejection,
     delivery::{Delivery, Found},
     json::{self, Json},
-    replay::SignedDigest,
+    replay::{Digesting, SignedDigest},
 };
 use std::{borrow::Cow, cell::OnceCell};
 
@@ -47,6 +47,17 @@ pub enum Place {
     Body,
 }
 
+impl Place {
+    /// Whether one has to look into the body for it.
+    #[must_use]
+    pub fn is_in_body(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Query(_) => false,
+            Self::Form(_) | Self::Json(_) | Self::Body => true,
+        }
+    }
+}
+
 impl<'m> Received<'m> {
     /// A delivery whose whole body is `body`.
     #[must_use]
@@ -64,6 +75,18 @@ impl<'m> Received<'m> {
     #[must_use]
     pub fn identify<'p>(&self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Option<SignedDigest> {
         self.identified.then(|| SignedDigest::of(pieces))
+    }
+
+    /// The beginning of such an identification, of pieces that are known before others.
+    #[must_use]
+    pub fn identifying<'p>(&self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Option<Digesting> {
+        self.identified.then(|| {
+            let mut digesting = Digesting::default();
+            for piece in pieces {
+                digesting.update(piece);
+            }
+            digesting
+        })
     }
 
     /// The body as JSON, if it is.

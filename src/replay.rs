@@ -115,15 +115,32 @@ pub enum Duplicate {
     Possible,
 }
 
+/// The digest of a signed content that is still coming.
+#[derive(Debug, Default)]
+pub struct Digesting(blake3::Hasher);
+
+impl Digesting {
+    /// Takes in the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of all pieces, one behind the other.
+    #[must_use]
+    pub fn finish(self) -> SignedDigest {
+        SignedDigest(*self.0.finalize().as_bytes())
+    }
+}
+
 impl SignedDigest {
     /// The digest of a signed content, in pieces.
     #[must_use]
     pub fn of<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
-        let mut hasher = blake3::Hasher::new();
+        let mut digesting = Digesting::default();
         for piece in pieces {
-            hasher.update(piece);
+            digesting.update(piece);
         }
-        Self(*hasher.finalize().as_bytes())
+        digesting.finish()
     }
 
     /// One digest for several contents, whatever their order. None for none.

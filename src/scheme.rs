@@ -29,6 +29,7 @@ pub mod remote_keys;
 pub mod signature;
 pub mod signed;
 pub mod signed_content;
+pub mod streamed;
 pub mod timestamp;
 pub mod token;
 
@@ -166,6 +167,13 @@ impl Scheme {
                 case.ok_or(Rejection::KindNotAccepted)?.1.verify(received, now)
             }
         }
+    }
+
+    /// Begins to verify a delivery whose body is still to come; nothing where it must be at hand. `received` has no body.
+    #[must_use]
+    pub fn stream(&self, received: &Received<'_>, now: Now) -> Option<Result<streamed::Streamed, Denial>> {
+        let Self::Signed(signed) = self else { return None };
+        signed.streams().then(|| signed.stream(received, now))
     }
 
     /// What a request that asks for a lease comes to; nothing when this scheme knows no such request or this is
@@ -332,6 +340,11 @@ impl Verified {
             signed_at: proof.signed_at,
             tenants: Vec::new(),
         }
+    }
+
+    /// The proof of a body that was verified as it came in.
+    pub fn by_stream(streamed: streamed::Streamed) -> Result<Self, Denial> {
+        streamed.finish().map(|proof| Self::by(Evidence::Signature, proof))
     }
 
     fn provided_lease(tenant: Tenant) -> Self {

@@ -23,6 +23,7 @@ use crate::{
     secret::Secret,
     store::Store,
     telemetry::Telemetry,
+    traces::{Traces, TracesConfig},
 };
 use anyhow::Context as _;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -76,11 +77,13 @@ struct StartedWith {
     listen: config::compile::Listen,
     limits: config::compile::Limits,
     store: crate::store::StoreKind,
+    traces: Option<TracesConfig>,
 }
 
 impl StartedWith {
     fn of(compiled: &Compiled) -> Self {
-        Self { listen: compiled.listen.clone(), limits: compiled.limits, store: compiled.store.clone() }
+        let Compiled { listen, limits, store, traces, .. } = compiled;
+        Self { listen: listen.clone(), limits: *limits, store: store.clone(), traces: traces.clone() }
     }
 }
 
@@ -96,6 +99,7 @@ impl Server {
             store: Store::open(&compiled.store, clock.now())?,
             clock,
             telemetry,
+            traces: Traces::start(compiled.traces.as_ref())?,
             limits: compiled.limits,
             budget: Budget::new(compiled.limits.bodies_in_flight),
             examiners: examiners(),
@@ -218,6 +222,8 @@ impl Server {
             tracing::warn!("checks were still in flight after {} s", DRAIN.as_secs());
         }
         attending.abort();
+        let gate = Arc::clone(&self.gate);
+        tokio::task::spawn_blocking(move || gate.traces.finish()).await.ok();
         tracing::info!("stopped");
         Ok(())
     }
@@ -300,7 +306,7 @@ impl Server {
                 warn(&self.path, &warnings);
                 self.announce_tokens();
                 if StartedWith::of(&compiled) != self.started_with {
-                    tracing::warn!("`listen`, `limits` and `store` take effect at the next start");
+                    tracing::warn!("`listen`, `limits`, `store` and `traces` take effect at the next start");
                 }
                 self.gate.telemetry.configured(&compiled.endpoints, clock.now());
                 self.gate.endpoints.store(Arc::new(compiled.endpoints));

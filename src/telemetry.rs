@@ -47,6 +47,8 @@ pub struct CheckEvent<'a> {
     pub request: &'a CheckRequest,
     /// What it is called.
     pub request_id: &'a str,
+    /// How long its body was, as far as it was looked at.
+    pub body_bytes: usize,
     /// When it was.
     pub at: crate::clock::UnixSeconds,
     /// How long it took, from the decoded question to the decision.
@@ -306,7 +308,6 @@ impl Telemetry {
         let handles = self.handles.load();
         let endpoint = event.outcome.endpoint.as_deref();
         let handles = endpoint.and_then(|e| handles.endpoints.get(&e.name)).unwrap_or(&handles.unknown);
-        let body_bytes = event.request.body_length();
         handles.count(&event.outcome.decision);
         handles.durations.observe(event.took.as_secs_f64());
         if let Decision::Allow(Allowed::Admitted(admitted)) = &event.outcome.decision
@@ -314,8 +315,8 @@ impl Telemetry {
         {
             handles.used(&label.id, event.at.0);
         }
-        handles.body_bytes.inc_by(u64::try_from(body_bytes).unwrap_or(u64::MAX));
-        log(event, body_bytes);
+        handles.body_bytes.inc_by(u64::try_from(event.body_bytes).unwrap_or(u64::MAX));
+        log(event);
     }
 
     /// The metrics, in the Prometheus text format.
@@ -398,7 +399,7 @@ impl EndpointHandles {
 const MAX_LOGGED: usize = 256;
 
 /// Deny is loud, allow is quiet, a fault is an error.
-fn log(event: &CheckEvent<'_>, body_bytes: usize) {
+fn log(event: &CheckEvent<'_>) {
     macro_rules! line {
         ($level:ident) => {{
             let http = event.request.http();
@@ -412,7 +413,7 @@ fn log(event: &CheckEvent<'_>, body_bytes: usize) {
                 method = http.map(|h| shortened(&h.method)),
                 path = http.map(|h| shortened(h.path.split(|b| *b == b'?').next().unwrap_or_default())),
                 request_id = event.request_id,
-                body_bytes,
+                body_bytes = event.body_bytes,
                 duration_us = u64::try_from(event.took.as_micros()).unwrap_or(u64::MAX),
                 "check"
             )

@@ -113,6 +113,11 @@ class Program:
         """The exit status, waited for."""
         return self._process.wait(deadline)
 
+    def most_memory(self):
+        """The most memory that it had resident, in bytes."""
+        status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
     def stop(self, deadline=12):
         if self.running:
             self.signal(signal.SIGTERM)

@@ -20,6 +20,7 @@ use crate::{
     scheme::{Scheme, jwt::Issuer, remote_keys::RemoteKeys, signed_content::PublicUrl},
     secret::{LearnedSecret, Secret},
     store::StoreKind,
+    traces::TracesConfig,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -80,6 +81,8 @@ pub struct Compiled {
     pub store: StoreKind,
     /// Whether a change of a file reloads.
     pub watch: bool,
+    /// Where spans go.
+    pub traces: Option<TracesConfig>,
     /// What is shown to have all this read again.
     pub reload_token: Option<Secret>,
     /// The receivers.
@@ -168,9 +171,33 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
             );
         }
     }
+    let traces = config.traces.and_then(|written| traces(written, &root.key("traces"), findings));
     let watch = config.watch != Some(false);
     let reload_token = reload_token(config.listen, &root.key("listen"), findings);
-    Compiled { listen, limits, store, watch, reload_token, endpoints }
+    Compiled { listen, limits, store, watch, traces, reload_token, endpoints }
+}
+
+fn traces(written: file::Traces, path: &Path, findings: &mut Findings) -> Option<TracesConfig> {
+    let otlp = written.otlp.trim_end_matches('/');
+    let address = match otlp.parse::<http::Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() => match uri.path() {
+            "" | "/" => format!("{otlp}/v1/traces"),
+            _ => otlp.to_owned(),
+        },
+        Ok(_) | Err(_) => {
+            return findings.problem(&path.key("otlp"), "is not an address; write `http://127.0.0.1:4318`");
+        }
+    };
+    let sample = written.sample.unwrap_or(1.0);
+    if !(0.0..=1.0).contains(&sample) {
+        return findings.problem(&path.key("sample"), "is not between 0 and 1");
+    }
+    Some(TracesConfig {
+        address,
+        ca_file: written.ca_file.map(PathBuf::from),
+        sample,
+        service_name: written.service_name.unwrap_or_else(|| "hookwarden".to_owned()),
+    })
 }
 
 fn reload_token(written: file::Listen, path: &Path, findings: &mut Findings) -> Option<Secret> {

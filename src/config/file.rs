@@ -50,6 +50,8 @@ pub struct Config {
     pub client_ip: Option<ClientIp>,
     /// Whom the HTTP listener answers, and how.
     pub verify: Option<Verify>,
+    /// Where a span of each check goes. Nowhere by default.
+    pub traces: Option<Traces>,
     /// The receivers, by name.
     #[serde(default)]
     pub endpoints: BTreeMap<String, Endpoint>,
@@ -72,6 +74,22 @@ pub struct Listen {
     /// Who shows this token to `POST /reload` of the admin listener may have the configuration read again. Without it
     /// there is no such call.
     pub reload_token: Option<OwnToken>,
+}
+
+/// Where a span of each check goes: an OpenTelemetry collector.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Traces {
+    /// Its OTLP address over HTTP: `http://127.0.0.1:4318`. Without a path, `/v1/traces`.
+    pub otlp: String,
+    /// A file of certificates, in PEM, of the authorities that are trusted instead of the public ones.
+    pub ca_file: Option<String>,
+    /// Which share of the traces that begin here is kept, from 0 to 1. Default 1. A proxy's or provider's own choice goes
+    /// before.
+    #[schemars(range(min = 0, max = 1))]
+    pub sample: Option<f64>,
+    /// What this process is called. Default `hookwarden`.
+    pub service_name: Option<String>,
 }
 
 /// Whom the HTTP listener answers, and how.

@@ -78,6 +78,15 @@ impl Asked {
         &self.0
     }
 
+    /// Whether the body that comes with it is the delivery's, and whole when it has come.
+    pub(super) fn frames_its_body(&self) -> bool {
+        let http = self.0.http();
+        let cut = |line: &HeaderValue| line.key == PARTIAL_BODY;
+        http.is_some_and(|http| {
+            !http.protocol.is_empty() && !http.header_map.iter().any(|map| map.headers.iter().any(cut))
+        })
+    }
+
     /// The question, with the whole body.
     pub(super) fn with_body(mut self, body: Bytes) -> CheckRequest {
         if let Some(http) = self.http() {

@@ -129,23 +129,65 @@ impl MacKey {
         self.secret.as_ref()
     }
 
+    /// A MAC that has taken in `content`, and takes in more; nothing where a plain hash would have to.
+    #[must_use]
+    pub fn begin(&self, content: &[Cow<'_, [u8]>]) -> Option<MacState> {
+        match &self.construction {
+            Construction::Hmac(keyed) => Some(MacState::after(keyed, content)),
+            Construction::Plain(_) => None,
+        }
+    }
+
     /// The tag of `content`.
     #[must_use]
     pub fn tag(&self, content: &[Cow<'_, [u8]>]) -> Tag {
-        fn tag<M: Mac>(mut mac: M, content: &[Cow<'_, [u8]>]) -> Tag {
-            for piece in content {
-                mac.update(piece);
-            }
-            Tag::from(mac.finalize().into_bytes().as_slice())
-        }
         match &self.construction {
             Construction::Plain(hash) => hash.digest(content),
-            Construction::Hmac(KeyedMac::Md5(mac)) => tag(mac.clone(), content),
-            Construction::Hmac(KeyedMac::Sha1(mac)) => tag(mac.clone(), content),
-            Construction::Hmac(KeyedMac::Sha256(mac)) => tag(mac.clone(), content),
-            Construction::Hmac(KeyedMac::Sha384(mac)) => tag(mac.clone(), content),
-            Construction::Hmac(KeyedMac::Sha512(mac)) => tag(mac.clone(), content),
+            Construction::Hmac(keyed) => MacState::after(keyed, content).tag(),
         }
+    }
+}
+
+/// A MAC of a content that is still coming.
+#[derive(Clone)]
+pub struct MacState(KeyedMac);
+
+impl MacState {
+    fn after(keyed: &KeyedMac, content: &[Cow<'_, [u8]>]) -> Self {
+        let mut state = Self(keyed.clone());
+        for piece in content {
+            state.update(piece);
+        }
+        state
+    }
+
+    /// Takes in the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        match &mut self.0 {
+            KeyedMac::Md5(mac) => mac.update(piece),
+            KeyedMac::Sha1(mac) => mac.update(piece),
+            KeyedMac::Sha256(mac) => mac.update(piece),
+            KeyedMac::Sha384(mac) => mac.update(piece),
+            KeyedMac::Sha512(mac) => mac.update(piece),
+        }
+    }
+
+    /// The tag of all pieces.
+    #[must_use]
+    pub fn tag(self) -> Tag {
+        match self.0 {
+            KeyedMac::Md5(mac) => Tag::from(mac.finalize().into_bytes().as_slice()),
+            KeyedMac::Sha1(mac) => Tag::from(mac.finalize().into_bytes().as_slice()),
+            KeyedMac::Sha256(mac) => Tag::from(mac.finalize().into_bytes().as_slice()),
+            KeyedMac::Sha384(mac) => Tag::from(mac.finalize().into_bytes().as_slice()),
+            KeyedMac::Sha512(mac) => Tag::from(mac.finalize().into_bytes().as_slice()),
+        }
+    }
+}
+
+impl fmt::Debug for MacState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MacState(redacted)")
     }
 }
 

@@ -13,13 +13,14 @@ use super::{
     listed_headers::{List, ListedHeaders},
     mac::{Content, Hash, MacKey},
     oracle::Oracle,
-    signature::{Group, SignatureSource, enveloped},
+    signature::{Group, Location, SignatureSource, enveloped},
     signed_content::{Inputs, Piece, SignedContent},
+    streamed::Streamed,
     timestamp::{Tolerance, Unit},
 };
 use crate::{
     clock::Now,
-    decision::{Denial, Rejection},
+    decision::{Denial, Fault, Rejection},
     delivery::Found,
     json::Json,
     received::{Place, Received},
@@ -119,6 +120,73 @@ impl Signed {
             digest.judge(received)?;
         }
         Ok(proof)
+    }
+
+    /// Whether it can be verified while the body comes in: that stands last, nothing before it could run into it, and
+    /// nothing else looks into it.
+    #[must_use]
+    pub fn streams(&self) -> bool {
+        let outside = |place: &Place| matches!(place, Place::Header(_) | Place::Query(_));
+        let signature = match &self.signature.location {
+            Location::At(place) => outside(place),
+            Location::Headers(_) | Location::NumberedHeader(_) => true,
+            Location::Item(_) => false,
+        };
+        let time = match &self.timestamp {
+            Some(TimestampRule { source: TimestampSource::At(place), .. }) => outside(place),
+            Some(_) | None => true,
+        };
+        let key = match &self.signer {
+            Signer::Mac { keys, learned, .. } => {
+                learned.is_none() && keys.iter().all(|key| key.value.secret().is_none())
+            }
+            Signer::PrivateKey { .. } => false,
+        };
+        let looks_elsewhere = self.each.is_none()
+            && self.body_digest.is_none()
+            && self.listed_headers.is_none()
+            && self.oracles.is_empty();
+        let content = match self.content.pieces() {
+            [before @ .., last, Piece::Body] => {
+                let known = |piece: &Piece| {
+                    matches!(piece, Piece::At(place) if outside(place))
+                        || matches!(
+                            piece,
+                            Piece::Literal(_) | Piece::Timestamp | Piece::Method | Piece::Path | Piece::Host
+                        )
+                };
+                matches!(last, Piece::Literal(_) | Piece::Timestamp) && before.iter().all(known)
+            }
+            [Piece::Body] => true,
+            _ => false,
+        };
+        // A group of its own for each timestamp is a content of its own too.
+        signature && time && key && looks_elsewhere && content && self.signature.group_separator.is_none()
+    }
+
+    /// Begins to verify; `received` has no body yet.
+    pub fn stream(&self, received: &Received<'_>, now: Now) -> Result<Streamed, Denial> {
+        let presented = self.signature.find(received, None)?;
+        let groups = presented.groups();
+        let (Signer::Mac { hash, keys, .. }, [group]) = (&self.signer, groups.as_slice()) else {
+            return Err(Fault::Internal.into());
+        };
+        let timestamp = self.timestamp.as_ref().map(|rule| rule.find(received, group)).transpose()?;
+        let signed_at = match (&self.timestamp, &timestamp) {
+            (Some(rule), Some(text)) => Some((rule.unit.parse(text)?, rule.tolerance)),
+            _ => None,
+        };
+        let inputs = Inputs { timestamp: timestamp.as_deref().unwrap_or_default(), ..Inputs::default() };
+        let candidates = group.candidates(hash.length())?;
+        let content = self.content.resolve(received, inputs)?;
+        let active = keys.iter().filter(|key| key.is_active(now));
+        let macs: Vec<_> =
+            active.filter_map(|key| Some((Arc::clone(&key.label), key.value.begin(&content)?))).collect();
+        if macs.is_empty() {
+            return Err(Fault::NoActiveSecret.into());
+        }
+        let digest = received.identifying(content.iter().map(|piece| &**piece));
+        Ok(Streamed { candidates, macs, digest, signed_at, now })
     }
 
     /// Every item must verify, and there must be one.

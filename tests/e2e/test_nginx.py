@@ -148,6 +148,21 @@ def test_what_is_verified_is_what_arrives(nginx, body, options):
     )
 
 
+def test_long_bodies_are_verified_and_not_held(own_nginx, figure):
+    """Eight times 25 MiB at once: nginx keeps them in files, and hookwarden looks at them as they pass."""
+    requests = [own_nginx.sign("github", os.urandom(GITHUB_LIMIT)) for _ in range(8)]
+    statuses = []
+    threads = [threading.Thread(target=lambda r=request: statuses.append(own_nginx.send(r).status)) for request in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert statuses == [200] * len(requests)
+    most = own_nginx.hookwarden.most_memory()
+    figure(f"nginx: 8 bodies of 25 MiB at once, verified as they come in: hookwarden had {most >> 20} MiB at most")
+    assert most < 48 << 20
+
+
 def test_one_connection_serves_many(nginx):
     with Http1(nginx.edge, "203.0.113.7") as connection:
         for turn in range(20):

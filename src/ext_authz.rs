@@ -10,6 +10,7 @@ mod metered;
 pub mod outcomes;
 pub mod request;
 pub mod response;
+mod wire;
 
 use crate::{
     decision::{Denial, Fault, Rejection},
@@ -18,13 +19,13 @@ use crate::{
     reply::trusted_names,
     traces::TRACEPARENT,
 };
-use bytes::Bytes;
-use codec::{Messages, Read};
-use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
+use bytes::{BufMut as _, Bytes};
+use codec::{Messages, Read, Write};
 use message::CheckRequest;
 use metered::Metered;
 use outcomes::AccessLog;
 use prost::Message as _;
+use response::CheckResponse;
 use std::{
     convert::Infallible,
     future::Future,
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 use tonic::{
     Code, Status,
     body::Body,
+    codec::EncodeBuf,
     server::{Grpc, NamedService, UnaryService},
 };
 use tower_service::Service;
@@ -47,7 +49,16 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEADROOM: usize = 1 << 20;
 impl Read for Question {
     fn read(message: Bytes) -> Self {
-        CheckRequest::decode(message).map_or_else(|_| Self::Refused(Rejection::RequestMalformed.into()), Self::Read)
+        match CheckRequest::decode(message) {
+            Ok(request) => Self::Read(Box::new(request)),
+            Err(_) => Self::Refused(Rejection::RequestMalformed.into()),
+        }
+    }
+}
+
+impl Write for CheckResponse {
+    fn write(&self, into: &mut EncodeBuf<'_>) {
+        into.put_slice(self.bytes());
     }
 }
 

@@ -63,11 +63,11 @@ pub fn examiners() -> Arc<Semaphore> {
 #[derive(Debug)]
 pub enum Question {
     /// As it was read.
-    Read(CheckRequest),
+    Read(Box<CheckRequest>),
     /// As it was read, but for a body of so many bytes that was examined as it came in.
-    Examined(CheckRequest, Examined, usize),
+    Examined(Box<CheckRequest>, Examined, usize),
     /// As far as it was read, and why it is not read on.
-    Judged(CheckRequest, Denial),
+    Judged(Box<CheckRequest>, Denial),
     /// It could not be read.
     Refused(Denial),
 }
@@ -116,7 +116,7 @@ impl Gate {
                 let endpoint = request.delivery().ok().and_then(|delivery| endpoints.find(&delivery).cloned());
                 (request, Outcome { endpoint, ..denied(denial) })
             }
-            Question::Refused(denial) => (CheckRequest::default(), denied(denial)),
+            Question::Refused(denial) => (Box::default(), denied(denial)),
         };
         let request_id = request::request_id(&request);
         let took = self.clock.now().monotonic.saturating_sub(begun.monotonic);
@@ -128,15 +128,15 @@ impl Gate {
 
     async fn decide(
         &self,
-        request: CheckRequest,
+        request: Box<CheckRequest>,
         outcomes: Outcomes,
         charge: Arc<Charge>,
         endpoints: Arc<Endpoints>,
         now: Now,
-    ) -> (CheckRequest, Outcome) {
+    ) -> (Box<CheckRequest>, Outcome) {
         let (request, examined) = if request.body_length() > OFFLOAD_ABOVE {
             let Ok(examiner) = Arc::clone(&self.examiners).acquire_owned().await else {
-                return (CheckRequest::default(), denied(Fault::Internal));
+                return (Box::default(), denied(Fault::Internal));
             };
             let work = tokio::task::spawn_blocking(move || {
                 // The work outlives a caller that gives up; its bytes and its place are free only when it is done.
@@ -146,7 +146,7 @@ impl Gate {
             });
             match work.await {
                 Ok(done) => done,
-                Err(_) => (CheckRequest::default(), Err(Fault::Internal.into())),
+                Err(_) => (Box::default(), Err(Fault::Internal.into())),
             }
         } else {
             let examined = examine(&request, now, &endpoints);
@@ -157,11 +157,11 @@ impl Gate {
 
     async fn settle(
         &self,
-        request: CheckRequest,
+        request: Box<CheckRequest>,
         examined: Result<Examined, Denial>,
         outcomes: Outcomes,
         now: Now,
-    ) -> (CheckRequest, Outcome) {
+    ) -> (Box<CheckRequest>, Outcome) {
         let outcome = match examined {
             Ok(examined) => {
                 let holder = Holder::of(request.http().map_or(&[], |http| &http.id));
@@ -177,9 +177,12 @@ impl Gate {
         (request, outcome)
     }
 
-    async fn in_time(&self, deciding: impl Future<Output = (CheckRequest, Outcome)>) -> (CheckRequest, Outcome) {
+    async fn in_time(
+        &self,
+        deciding: impl Future<Output = (Box<CheckRequest>, Outcome)>,
+    ) -> (Box<CheckRequest>, Outcome) {
         let decided = tokio::time::timeout(self.limits.deadline, deciding).await;
-        decided.unwrap_or_else(|_| (CheckRequest::default(), denied(Fault::DeadlineExceeded)))
+        decided.unwrap_or_else(|_| (Box::default(), denied(Fault::DeadlineExceeded)))
     }
 }
 

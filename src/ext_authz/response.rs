@@ -9,93 +9,136 @@
 //!
 //! `append` and `append_action` are never set (4.4, 5.1), and no header is both set and removed (5.2).
 
-use super::request::PARTIAL_BODY;
+use super::{request::PARTIAL_BODY, wire::Message};
 use crate::{
     check::{Facts, Outcome},
     decision::{Allowed, Decision, Reply},
     endpoint::Endpoint,
     reply::{answered, refusal, sendable, trusted_headers},
-    secret::Label,
 };
-use envoy_types::pb::{
-    envoy::{
-        config::core::v3::{HeaderValue, HeaderValueOption},
-        service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse},
-        r#type::v3::HttpStatus,
-    },
-    google::{
-        protobuf::{Struct, Value, value::Kind},
-        rpc::Status,
-    },
-};
+use std::borrow::Cow;
 
 /// `google.rpc.Code.PERMISSION_DENIED`; any code but OK means "send the denied response".
-const NOT_FORWARDED: i32 = 7;
+const NOT_FORWARDED: u32 = 7;
 /// The name of a claim's id in the dynamic metadata.
 pub const CLAIM: &str = "claim";
+/// Room for a usual response.
+const USUAL: usize = 1024;
+
+/// A `CheckResponse`, as it goes to Envoy.
+#[derive(Debug)]
+pub struct CheckResponse(Message);
+
+impl CheckResponse {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
 
 /// The answer to Envoy. `sent` are the names of headers with the trusted prefix that the client sent.
 #[must_use]
 pub fn respond<'a>(outcome: &Outcome, request_id: &str, sent: impl Iterator<Item = &'a [u8]>) -> CheckResponse {
     let endpoint = outcome.endpoint.as_deref();
-    let (code, http_response) = match &outcome.decision {
-        Decision::Allow(allowed) => (0, HttpResponse::OkResponse(forward(allowed, &outcome.facts, endpoint, sent))),
-        Decision::Answer(answer) => (NOT_FORWARDED, HttpResponse::DeniedResponse(denied(answered(answer)))),
-        Decision::Deny(denial) => {
-            (NOT_FORWARDED, HttpResponse::DeniedResponse(denied(refusal(*denial, endpoint, request_id))))
+    let mut response = Message::with_capacity(USUAL);
+    let reply = match &outcome.decision {
+        Decision::Allow(allowed) => {
+            // Written although it is the default: a status that is absent is for Envoy one that allows, and nobody shall
+            // have to know that.
+            response.message(STATUS, |status| status.number(STATUS_CODE, 0));
+            response.message(OK_RESPONSE, |ok| forward(ok, allowed, &outcome.facts, endpoint, sent));
+            None
         }
+        Decision::Answer(answer) => Some(answered(answer)),
+        Decision::Deny(denial) => Some(refusal(*denial, endpoint, request_id)),
     };
-    CheckResponse {
-        status: Some(Status { code, ..Status::default() }),
-        dynamic_metadata: Some(metadata(outcome, request_id)),
-        http_response: Some(http_response),
+    if let Some(reply) = reply {
+        response.message(STATUS, |status| status.number(STATUS_CODE, NOT_FORWARDED));
+        response.message(DENIED_RESPONSE, |denied| withhold(denied, reply));
     }
+    response.message(DYNAMIC_METADATA, |metadata| tell(metadata, outcome, request_id));
+    CheckResponse(response)
 }
 
+// Field numbers of envoy/service/auth/v3/external_auth.proto …
+const STATUS: u8 = 1;
+const DENIED_RESPONSE: u8 = 2;
+const OK_RESPONSE: u8 = 3;
+const DYNAMIC_METADATA: u8 = 4;
+const DENIED_STATUS: u8 = 1;
+const DENIED_HEADERS: u8 = 2;
+const DENIED_BODY: u8 = 3;
+const OK_HEADERS: u8 = 2;
+const OK_HEADERS_TO_REMOVE: u8 = 5;
+// … and of the messages that it uses.
+const STATUS_CODE: u8 = 1;
+const HTTP_STATUS_CODE: u8 = 1;
+const OPTION_HEADER: u8 = 1;
+const HEADER_KEY: u8 = 1;
+const HEADER_VALUE: u8 = 2;
+const STRUCT_FIELDS: u8 = 1;
+const ENTRY_KEY: u8 = 1;
+const ENTRY_VALUE: u8 = 2;
+const STRING_VALUE: u8 = 3;
+
+/// `OkHttpResponse`
 fn forward<'a>(
+    ok: &mut Message,
     allowed: &Allowed,
     facts: &Facts,
     endpoint: Option<&Endpoint>,
     sent: impl Iterator<Item = &'a [u8]>,
-) -> OkHttpResponse {
-    let headers: Vec<_> =
-        trusted_headers(allowed, facts, endpoint).iter().map(|(name, value)| header(name, value)).collect();
-    let headers_to_remove = spoofed(&headers, sent);
-    OkHttpResponse { headers, headers_to_remove, ..OkHttpResponse::default() }
+) {
+    let headers = trusted_headers(allowed, facts, endpoint);
+    for (name, value) in &headers {
+        header(ok, OK_HEADERS, name, value);
+    }
+    ok.text(OK_HEADERS_TO_REMOVE, PARTIAL_BODY);
+    for name in spoofed(&headers, sent) {
+        ok.text(OK_HEADERS_TO_REMOVE, name);
+    }
 }
 
 /// What a client sent under the trusted prefix and is not overwritten anyway. Setting overwrites every copy;
 /// removing what is set would lose ours.
-fn spoofed<'a>(set: &[HeaderValueOption], sent: impl Iterator<Item = &'a [u8]>) -> Vec<String> {
-    let is_set = |name: &str| set.iter().any(|h| h.header.as_ref().is_some_and(|h| h.key == name));
-    let mut remove = vec![PARTIAL_BODY.to_owned()];
+fn spoofed<'a>(set: &[(Cow<'static, str>, &str)], sent: impl Iterator<Item = &'a [u8]>) -> Vec<&'a str> {
+    let mut remove: Vec<&str> = Vec::new();
     for name in sent.filter_map(|name| std::str::from_utf8(name).ok()) {
-        if !is_set(name) && !remove.iter().any(|other| other == name) {
-            remove.push(name.to_owned());
+        if !set.iter().any(|(other, _)| other == name) && !remove.contains(&name) {
+            remove.push(name);
         }
     }
     remove
 }
 
-/// A reply in Envoy's words.
-fn denied(reply: Reply) -> DeniedHttpResponse {
-    let reply = sendable(reply);
-    let headers = reply.headers.iter().map(|(name, value)| header(name, value)).collect();
-    DeniedHttpResponse { status: Some(HttpStatus { code: i32::from(reply.status) }), headers, body: reply.body }
-}
-
-fn header(name: &str, value: &str) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), ..HeaderValue::default() }),
-        ..HeaderValueOption::default()
+/// `DeniedHttpResponse`
+fn withhold(denied: &mut Message, reply: Reply) {
+    let Reply { status, headers, body } = sendable(reply);
+    denied.message(DENIED_STATUS, |code| code.number(HTTP_STATUS_CODE, u32::from(status)));
+    for (name, value) in &headers {
+        header(denied, DENIED_HEADERS, name, value);
     }
+    denied.text(DENIED_BODY, &body);
 }
 
-/// What the proxy's access log may say, under the filter's namespace.
-fn metadata(outcome: &Outcome, request_id: &str) -> Struct {
-    let mut fields = std::collections::HashMap::with_capacity(8);
+/// `HeaderValueOption`
+fn header(within: &mut Message, tag: u8, name: &str, value: &str) {
+    within.message(tag, |option| {
+        option.message(OPTION_HEADER, |header| {
+            header.text(HEADER_KEY, name);
+            header.text(HEADER_VALUE, value);
+        });
+    });
+}
+
+/// `google.protobuf.Struct`: what the proxy's access log may say, under the filter's namespace.
+fn tell(metadata: &mut Message, outcome: &Outcome, request_id: &str) {
     let mut set = |name: &str, value: &str| {
-        fields.insert(name.to_owned(), Value { kind: Some(Kind::StringValue(value.to_owned())) });
+        metadata.message(STRUCT_FIELDS, |entry| {
+            entry.text(ENTRY_KEY, name);
+            entry.message(ENTRY_VALUE, |inner| inner.text(STRING_VALUE, value));
+        });
     };
     set("decision", outcome.decision.as_str());
     set("reason", outcome.decision.reason());
@@ -112,7 +155,6 @@ fn metadata(outcome: &Outcome, request_id: &str) -> Struct {
     if let Decision::Allow(Allowed::Admitted(admitted)) = &outcome.decision {
         set("verified_by", admitted.evidence().as_str());
         if let Some(label) = admitted.secret() {
-            let label: &Label = label;
             set("secret_id", &label.id);
         }
         if let Some(duplicate) = admitted.duplicate() {
@@ -123,5 +165,4 @@ fn metadata(outcome: &Outcome, request_id: &str) -> Struct {
             set(CLAIM, &claim.to_string());
         }
     }
-    Struct { fields }
 }

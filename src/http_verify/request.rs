@@ -23,7 +23,7 @@ const HOP_BY_HOP: &[&str] = &["connection", "keep-alive", "proxy-connection", "t
 
 /// A request, as a question.
 #[derive(Debug)]
-pub(super) struct Asked(CheckRequest);
+pub(super) struct Asked(Box<CheckRequest>);
 
 impl Asked {
     /// Reads a head.
@@ -64,13 +64,13 @@ impl Asked {
             ..HttpRequest::default()
         };
         let peer = rules.peer_header.as_deref().and_then(|name| only(&head.headers, name).ok().flatten());
-        Ok(Self(CheckRequest {
+        Ok(Self(Box::new(CheckRequest {
             attributes: Some(AttributeContext {
                 source: peer.map(peer_at),
                 request: Some(Attributes { http: Some(http) }),
                 context_extensions: named.into_iter().map(endpoint_named).collect(),
             }),
-        }))
+        })))
     }
 
     /// The question, as far as it is known.
@@ -88,7 +88,7 @@ impl Asked {
     }
 
     /// The question, with the whole body.
-    pub(super) fn with_body(mut self, body: Bytes) -> CheckRequest {
+    pub(super) fn with_body(mut self, body: Bytes) -> Box<CheckRequest> {
         if let Some(http) = self.http() {
             http.size = i64::try_from(body.len()).unwrap_or(i64::MAX);
             http.raw_body = body;
@@ -97,7 +97,7 @@ impl Asked {
     }
 
     /// The question, of which the body was not taken in.
-    pub(super) fn without_body(self) -> CheckRequest {
+    pub(super) fn without_body(self) -> Box<CheckRequest> {
         self.0
     }
 

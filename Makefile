@@ -4,19 +4,21 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults oracles manifests test-deploy fmt clean tools containers redis prometheus faketime
+.PHONY: help demo build test lint unit e2e test-faults oracles manifests docs test-deploy fmt clean tools containers redis prometheus nginx faketime \
+	commands
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
 	@echo 'make demo ONCE=1   the same, then ends: with status 0 if every outcome was as expected'
 	@echo 'make build         target/release/hookwarden'
-	@echo 'make test          formatting, lints, unit tests, end-to-end tests, oracles, and the demo once'
+	@echo 'make test          formatting, lints, unit tests, end-to-end tests, oracles, manifests, documentation, and the demo once'
 	@echo 'make lint          formatting and lints only'
 	@echo 'make unit          the tests that need no Envoy'
 	@echo 'make e2e           the tests through a real Envoy, and a real nginx, with a real Redis and Prometheus; PYTEST="-k lease" chooses some'
 	@echo 'make test-faults   the end-to-end tests of faults, as long as they are meant to last'
 	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
 	@echo 'make manifests     Kubernetes manifests, the Helm chart and the recipes, by real kubectl, Helm and Envoy; needs Node.js'
+	@echo 'make docs          links, configurations and commands of the documentation; needs Node.js'
 	@echo 'make test-deploy   the image, the compose file and the pod, run for real; needs root and Debian, PYTEST="-k pod" chooses some'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
@@ -34,6 +36,7 @@ test:
 	$(MAKE) e2e
 	$(MAKE) oracles
 	$(MAKE) manifests
+	$(MAKE) docs
 	$(MAKE) demo ONCE=1
 
 lint: tools
@@ -56,6 +59,10 @@ oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 
 manifests: build $(VENV)/manifests.stamp tests/manifests/node_modules/manifests.stamp
 	$(PYTHON) -m pytest tests/manifests $(PYTEST)
+
+# Helm and kubectl are those of `manifests`.
+docs: build $(VENV)/docs.stamp tests/manifests/node_modules/manifests.stamp nginx prometheus commands
+	$(PYTHON) -m pytest tests/docs $(PYTEST)
 
 # It builds in containers of its own and touches nothing that `build` made.
 test-deploy: tools $(VENV)/deploy.stamp containers $(VENV)/cargo/bin/cargo-cyclonedx
@@ -90,6 +97,10 @@ $(VENV)/manifests.stamp: tests/manifests/requirements.txt deploy/demo/requiremen
 	python3 -B deploy/demo/make_venv.py $(VENV) $<
 	@touch $@
 
+$(VENV)/docs.stamp: tests/docs/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
+	python3 -B deploy/demo/make_venv.py $(VENV) $<
+	@touch $@
+
 $(VENV)/deploy.stamp: tests/deploy/requirements.txt tests/e2e/requirements.txt deploy/demo/requirements.txt deploy/demo/make_venv.py
 	python3 -B deploy/demo/make_venv.py $(VENV) $<
 	@touch $@
@@ -119,6 +130,12 @@ prometheus:
 nginx:
 	@command -v nginx >/dev/null && ls /usr/lib/nginx/modules/ngx_http_js_module.so >/dev/null 2>&1 || { echo 'make: nginx with njs is not installed; installing it from Debian'; \
 		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends nginx libnginx-mod-http-js; }
+
+# What the documentation's commands call, beside the rest.
+commands:
+	@missing=$$(for tool in curl jq openssl; do command -v $$tool >/dev/null || echo $$tool; done); \
+		test -z "$$missing" || { echo 'make: not installed; installing from Debian:' $$missing; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; }
 
 faketime:
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { echo 'make: libfaketime is not installed; installing it from Debian'; \

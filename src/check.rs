@@ -217,9 +217,9 @@ impl Pieces {
 
     /// What was found out, now that the body is whole.
     #[must_use]
-    pub fn finish(self) -> Examined {
+    pub fn finish(self, now: Now) -> Examined {
         let Self { endpoint, facts, streamed, .. } = self;
-        let finding = Verified::by_stream(streamed).map(|verified| Finding::Deliver(verified, facts));
+        let finding = Verified::by_stream(streamed, now).map(|verified| Finding::Deliver(verified, facts));
         Examined { endpoint: Some(endpoint), guesser: None, finding }
     }
 }

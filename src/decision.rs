@@ -133,7 +133,7 @@ reasons! {
         MethodNotAllowed "method_not_allowed" 405 0 "The endpoint does not take this method.",
         UpgradeRefused "upgrade_refused" 400 0 "The request asks for a protocol upgrade, whose body would pass unseen.",
         RequestMalformed "request_malformed" 400 0 "The check is not a well-formed HTTP request.",
-        PathAmbiguous "path_ambiguous" 400 0 "The path can be read in more than one way: `//`, dot segments, escaped slashes, `;` or control characters.",
+        PathAmbiguous "path_ambiguous" 400 0 "The path can be read in more than one way: `//`, dot segments, escaped slashes, `;`, `#` or control characters.",
         HeadersAmbiguous "headers_ambiguous" 400 0 "The proxy sent two header lists that disagree.",
         BodyTruncated "body_truncated" 413 0 "Only part of the body arrived; raise the proxy's body limit or this is an oversized delivery.",
         BodyTooLarge "body_too_large" 413 0 "The body is over the endpoint's `body_limit`.",

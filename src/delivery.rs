@@ -67,12 +67,13 @@ impl<'a> Delivery<'a> {
 
     /// Whether the path can be read in more than one way by something between here and the upstream
     /// (CVE-2019-9901, CVE-2021-29492 and their kin): empty or dot segments, escaped slashes, dots or NUL,
-    /// backslashes, path parameters, control characters.
+    /// backslashes, path parameters, control characters; and `#`, wherever it stands, behind which some see no address
+    /// any more and others its best part.
     #[must_use]
     pub fn path_is_ambiguous(&self) -> bool {
         let path = self.path().as_bytes();
         let odd = |b: &u8| matches!(b, b'%' | b';' | b'\\' | b'.' | 0..=0x20 | 0x7f..);
-        if !path.starts_with(b"/") {
+        if !path.starts_with(b"/") || memchr::memchr(b'#', self.target.as_bytes()).is_some() {
             return true;
         }
         let double_slash = memchr::memmem::find(path, b"//").is_some();
@@ -239,6 +240,9 @@ mod tests {
             "/a\\b",
             "/a b",
             "/a\u{7f}",
+            "/a#b",
+            "/a?b#c",
+            "/#/../a",
         ] {
             assert!(delivery(path).path_is_ambiguous(), "{path:?}");
         }

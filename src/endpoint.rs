@@ -196,7 +196,7 @@ impl Endpoints {
         }
     }
 
-    /// A host's own claim wins over one for any host, an exact path over a prefix, a longer prefix over a shorter.
+    /// An exact path wins over a prefix; then a host's own claim over one for any host; then a longer prefix over a shorter.
     fn find_by_place(&self, delivery: &Delivery<'_>) -> Option<&Arc<Endpoint>> {
         let (path, host) = (delivery.path(), without_port(delivery.host));
         let own = |claim: &&Claim| claim.host.as_ref().is_some_and(|h| h.eq_ignore_ascii_case(host));

@@ -24,7 +24,6 @@ use codec::{Messages, Read, Write};
 use message::CheckRequest;
 use metered::Metered;
 use outcomes::AccessLog;
-use prost::Message as _;
 use response::CheckResponse;
 use std::{
     convert::Infallible,

@@ -164,7 +164,11 @@ impl Gate {
     ) -> (Box<CheckRequest>, Outcome) {
         let outcome = match examined {
             Ok(examined) => {
-                let holder = Holder::of(request.http().map_or(&[], |http| &http.id));
+                // Who tells no outcomes asks once about a request.
+                let holder = match outcomes {
+                    Outcomes::Told => Holder::of(request.id()),
+                    Outcomes::Untold => Holder::NOBODY,
+                };
                 check::settle(examined, holder, outcomes, &self.store, now).await
             }
             Err(denial) => {

@@ -22,6 +22,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use dialect::Dialect;
+use futures_util::FutureExt as _;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -29,7 +30,17 @@ use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown};
 use ipnet::IpNet;
 use pace::{Pace, Paced};
 use request::Asked;
-use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
@@ -110,13 +121,15 @@ pub struct HttpVerify {
     gate: Arc<Gate>,
     rules: Rules,
     ids: request::Ids,
+    /// In which second, counted from 1.
+    told_of_a_stranger: AtomicU64,
 }
 
 impl HttpVerify {
     /// A service over a gate.
     #[must_use]
     pub fn new(gate: Arc<Gate>, rules: Rules) -> Arc<Self> {
-        Arc::new(Self { gate, rules, ids: request::Ids::new() })
+        Arc::new(Self { gate, rules, ids: request::Ids::new(), told_of_a_stranger: AtomicU64::new(0) })
     }
 
     /// Serves connections until `stop` comes back, and then finishes what is under way.
@@ -144,10 +157,7 @@ impl HttpVerify {
                 },
             };
             if !self.answers(connection.ip()) {
-                tracing::warn!(
-                    peer = connection.ip().map(tracing::field::display),
-                    "is not among `verify.proxies`; cut"
-                );
+                self.cut(connection.ip());
                 continue;
             }
             let pace = Arc::new(Pace::default());
@@ -155,8 +165,8 @@ impl HttpVerify {
             let answer = service_fn(move |request| {
                 let (service, pace) = (Arc::clone(&service), Arc::clone(&paced));
                 async move {
-                    let _head_is_whole = pace.request();
-                    Ok::<_, Infallible>(service.answer(request).await)
+                    let under = pace.request();
+                    Ok::<_, Infallible>(service.answer(request, under.line_is_plain).await)
                 }
             });
             let connection = http1::Builder::new()
@@ -174,16 +184,25 @@ impl HttpVerify {
         graceful.shutdown().await;
     }
 
+    /// Says that a stranger's connection was cut: once a second, however many there are.
+    fn cut(&self, peer: Option<IpAddr>) {
+        let now = self.gate.clock.now().monotonic.as_secs().saturating_add(1);
+        if self.told_of_a_stranger.swap(now, Ordering::Relaxed) != now {
+            tracing::warn!(peer = peer.map(tracing::field::display), "is not among `verify.proxies`; cut");
+        }
+    }
+
     /// Whether a peer is a proxy of ours.
     fn answers(&self, peer: Option<IpAddr>) -> bool {
         peer.is_none_or(|peer| self.rules.proxies.iter().any(|network| network.contains(&peer)))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, line_is_plain: bool) -> Response<Full<Bytes>> {
         let (head, mut body) = request.into_parts();
         let charge = self.gate.budget.open();
         let question = match Asked::read(&head, &self.rules, &self.ids) {
-            Ok(asked) => match self.take_in(&asked, &head.headers, &mut body, &charge).await {
+            Ok(asked) if !line_is_plain => Question::Judged(asked.without_body(), Rejection::PathAmbiguous.into()),
+            Ok(asked) => match self.take_in_safely(&asked, &head.headers, &mut body, &charge).await {
                 Ok(TakenIn::Whole(bytes)) => Question::Read(asked.with_body(bytes)),
                 Ok(TakenIn::Examined(examined, length)) => Question::Examined(asked.without_body(), examined, length),
                 // The endpoint is known, and so is what is wrong: it is told of like any other check.
@@ -198,6 +217,22 @@ impl HttpVerify {
         }
         let gate = &self.gate;
         gate.answer(question, ASKER, charge, |answered| self.rules.dialect.reply(answered)).await
+    }
+
+    /// The same as [`take_in`](Self::take_in), with a panic turned into a fault of this one check. Nothing that is shared
+    /// is held across it.
+    async fn take_in_safely(
+        &self,
+        asked: &Asked,
+        headers: &http::HeaderMap,
+        body: &mut Incoming,
+        charge: &Arc<Charge>,
+    ) -> Result<TakenIn, Denial> {
+        let taken = AssertUnwindSafe(self.take_in(asked, headers, body, charge)).catch_unwind().await;
+        taken.unwrap_or_else(|_| {
+            self.gate.telemetry.panicked();
+            Err(Fault::Internal.into())
+        })
     }
 
     /// What becomes of a body: verified as it comes in, held, or not wanted.
@@ -219,12 +254,21 @@ impl HttpVerify {
                 Awaited::Pieces(pieces) if announced.is_some_and(|length: usize| length > pieces.limit()) => {
                     Err(Rejection::BodyTooLarge.into())
                 }
-                Awaited::Pieces(pieces) if asked.frames_its_body() => examine(*pieces, body).await,
+                Awaited::Pieces(pieces) if asked.frames_its_body() => self.examine(*pieces, body).await,
                 Awaited::Pieces(pieces) => hold(pieces.limit(), announced, body, charge).await,
                 Awaited::Whole(limit) => hold(limit, announced, body, charge).await,
             }
         };
         timeout(BODY, taking).await.unwrap_or_else(|_| Err(Rejection::BodyTimeout.into()))
+    }
+
+    /// Verifies a body as it comes in.
+    async fn examine(&self, mut pieces: Pieces, body: &mut Incoming) -> Result<TakenIn, Denial> {
+        while let Some(piece) = next_piece(body).await? {
+            pieces.update(&piece)?;
+        }
+        let length = pieces.length();
+        Ok(TakenIn::Examined(pieces.finish(self.gate.clock.now()), length))
     }
 
     /// Reads what nobody wants of a body: a proxy that is still sending takes a closed connection for a broken one, and
@@ -259,15 +303,6 @@ async fn next_piece(body: &mut Incoming) -> Result<Option<Bytes>, Rejection> {
             return Ok(Some(piece));
         }
     }
-}
-
-/// Verifies a body as it comes in.
-async fn examine(mut pieces: Pieces, body: &mut Incoming) -> Result<TakenIn, Denial> {
-    while let Some(piece) = next_piece(body).await? {
-        pieces.update(&piece)?;
-    }
-    let length = pieces.length();
-    Ok(TakenIn::Examined(pieces.finish(), length))
 }
 
 /// Takes a body in, within the budget.

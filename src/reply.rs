@@ -62,13 +62,7 @@ pub fn trusted_headers<'a>(
 
 /// Names with the trusted prefix that the client sent.
 pub fn trusted_names(request: &CheckRequest) -> impl Iterator<Item = &[u8]> {
-    let http = request.http();
-    let lines = http
-        .and_then(|http| http.header_map.as_ref())
-        .into_iter()
-        .flat_map(|map| map.headers.iter().map(|line| &line.key));
-    let joined = http.into_iter().flat_map(|http| http.headers.iter().map(|entry| &entry.key));
-    lines.chain(joined).map(AsRef::as_ref).filter(|name: &&[u8]| is_trusted_name(name))
+    request.lines().chain(request.joined()).map(|(name, _)| name).filter(|name| is_trusted_name(name))
 }
 
 /// Whether an upstream could read a name as one of ours: CGI and its heirs take `_` for `-`.

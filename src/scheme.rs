@@ -343,8 +343,8 @@ impl Verified {
     }
 
     /// The proof of a body that was verified as it came in.
-    pub fn by_stream(streamed: streamed::Streamed) -> Result<Self, Denial> {
-        streamed.finish().map(|proof| Self::by(Evidence::Signature, proof))
+    pub fn by_stream(streamed: streamed::Streamed, now: Now) -> Result<Self, Denial> {
+        streamed.finish(now).map(|proof| Self::by(Evidence::Signature, proof))
     }
 
     fn provided_lease(tenant: Tenant) -> Self {

@@ -147,12 +147,11 @@ impl Server {
         if tokio::time::timeout(FIRST_CONTACT, self.gate.store.tried()).await.is_err() {
             tracing::warn!("the store did not answer yet");
         }
-        let verify = self.listen_for_http(stopped.clone()).await?;
+        let (verify_address, mut verifying) = self.listen_for_http(stopped.clone()).await?;
         let (address, serving) = self.listen(routes, stopped).await?;
         let mut serving = std::pin::pin!(serving);
         self.ready.store(true, Ordering::Release);
         let admin_address = admin.as_ref().map(ToString::to_string);
-        let (verify_address, verifying) = verify.unzip();
         tracing::info!(
             ext_authz = address,
             verify = verify_address,
@@ -189,6 +188,10 @@ impl Server {
             };
             tokio::select! {
                 ended = &mut serving => return ended.context("the ext_authz listener failed"),
+                ended = &mut verifying => {
+                    ended.context("the verify listener failed")?;
+                    anyhow::bail!("the verify listener ended");
+                }
                 outcome = reloaded => {
                     reload = None;
                     callers.end(outcome);
@@ -210,14 +213,10 @@ impl Server {
         health.set_service_status("", ServingStatus::NotServing).await;
         health.set_service_status(SERVICE, ServingStatus::NotServing).await;
         stop.send_replace(true);
-        let both = async {
-            if let Some(verifying) = verifying {
-                verifying.await.context("the verify listener failed")?;
-            }
-            serving.await.context("the ext_authz listener failed")
-        };
-        if let Ok(ended) = tokio::time::timeout(DRAIN, both).await {
-            ended?;
+        let both = async { tokio::join!(serving, verifying) };
+        if let Ok((served, verified)) = tokio::time::timeout(DRAIN, both).await {
+            served.context("the ext_authz listener failed")?;
+            verified.context("the verify listener failed")?;
         } else {
             tracing::warn!("checks were still in flight after {} s", DRAIN.as_secs());
         }
@@ -275,8 +274,10 @@ impl Server {
     async fn listen_for_http(
         &self,
         mut stopped: watch::Receiver<bool>,
-    ) -> anyhow::Result<Option<(String, tokio::task::JoinHandle<()>)>> {
-        let Some(listener) = &self.listen.verify else { return Ok(None) };
+    ) -> anyhow::Result<(Option<String>, tokio::task::JoinHandle<()>)> {
+        let Some(listener) = &self.listen.verify else {
+            return Ok((None, tokio::spawn(async move { told_to_stop(&mut stopped).await })));
+        };
         let bound = incoming::bind(&listener.address, self.listen.socket_mode).await?;
         let address = bound.address();
         let service = HttpVerify::new(Arc::clone(&self.gate), listener.rules.clone());
@@ -287,7 +288,7 @@ impl Server {
                 incoming::Bound::Unix(incoming) => service.serve(incoming, stop).await,
             }
         });
-        Ok(Some((address, serving)))
+        Ok((Some(address), serving))
     }
 
     /// Loads the configuration again, and puts it in force if nothing is wrong with it.

@@ -402,7 +402,7 @@ const MAX_LOGGED: usize = 256;
 fn log(event: &CheckEvent<'_>) {
     macro_rules! line {
         ($level:ident) => {{
-            let http = event.request.http();
+            let http = event.request.is_http().then_some(event.request);
             let endpoint = event.outcome.endpoint.as_deref();
             tracing::$level!(
                 endpoint = endpoint.map(|e| e.name.as_str()),
@@ -410,8 +410,8 @@ fn log(event: &CheckEvent<'_>) {
                 decision = event.outcome.decision.as_str(),
                 reason = event.outcome.decision.reason(),
                 secret_id = secret_id(&event.outcome.decision),
-                method = http.map(|h| shortened(&h.method)),
-                path = http.map(|h| shortened(h.path.split(|b| *b == b'?').next().unwrap_or_default())),
+                method = http.map(|h| shortened(h.method())),
+                path = http.map(|h| shortened(h.path().split(|b| *b == b'?').next().unwrap_or_default())),
                 request_id = event.request_id,
                 body_bytes = event.body_bytes,
                 duration_us = u64::try_from(event.took.as_micros()).unwrap_or(u64::MAX),

@@ -1,8 +1,9 @@
 //! A span for each check, sent to an OpenTelemetry collector (OTLP over HTTP). Off unless the configuration names one.
 //!
-//! The parent is the proxy's own span, which Envoy tells beside its question; else what the delivery itself says
-//! (`traceparent`, W3C Trace Context), which is the provider's. Where both are there and are of two traces, the provider's
-//! is linked. What a span tells is what the log tells: names from the configuration, closed words and lengths.
+//! The parent is the proxy's own span, which Envoy tells beside its question. Where it tells none it is what the delivery
+//! itself says (`traceparent`, W3C Trace Context), if the delivery is verified: a stranger shall choose neither the trace
+//! that a span is in nor whether it is kept. What is no parent is linked. What a span tells is what the log tells: names
+//! from the configuration, closed words and lengths.
 //!
 //! Spans are made when a check is over, so that a check without traces does nothing for them, and they are sent from a
 //! thread of their own. A collector that does not answer costs spans and nothing else.
@@ -102,16 +103,17 @@ impl Traces {
             let context = propagator.extract_with_context(&Context::new(), &Parent(text));
             context.span().span_context().clone()
         };
-        let (proxy, provider) = (read(proxy), read(traceparent(event.request)));
-        let parent = if proxy.is_valid() { &proxy } else { &provider };
-        let linked = provider.is_valid() && parent.trace_id() != provider.trace_id();
+        let (proxy, sender) = (read(proxy), read(traceparent(event.request)));
+        let verified = matches!(event.outcome.decision, Decision::Allow(Allowed::Admitted(_)));
+        let parent = if !proxy.is_valid() && verified { &sender } else { &proxy };
+        let linked = sender.is_valid() && parent.trace_id() != sender.trace_id();
         let end = time::now();
         let mut span = tracer
             .span_builder("hookwarden check")
             .with_kind(SpanKind::Server)
             .with_start_time(end.checked_sub(event.took).unwrap_or(end))
             .with_attributes(attributes(event))
-            .with_links(if linked { vec![Link::with_context(provider.clone())] } else { Vec::new() })
+            .with_links(if linked { vec![Link::with_context(sender.clone())] } else { Vec::new() })
             .start_with_context(tracer, &under(parent));
         if let Decision::Deny(Denial::Fault(fault)) = &event.outcome.decision {
             span.set_status(Status::error(fault.as_str()));
@@ -136,11 +138,7 @@ fn under(parent: &SpanContext) -> Context {
 
 /// What the delivery says of its trace. Two say nothing.
 fn traceparent(request: &CheckRequest) -> Option<&str> {
-    let http = request.http()?;
-    let lines = http.header_map.iter().flat_map(|map| &map.headers);
-    let lines = lines.map(|line| (&line.key, if line.raw_value.is_empty() { &line.value } else { &line.raw_value }));
-    let joined = http.headers.iter().map(|entry| (&entry.key, &entry.value));
-    let mut values = lines.chain(joined).filter(|(key, _)| *key == TRACEPARENT);
+    let mut values = request.lines().chain(request.joined()).filter(|(name, _)| *name == TRACEPARENT.as_bytes());
     match (values.next(), values.next()) {
         (Some((_, value)), None) => std::str::from_utf8(value).ok(),
         (None | Some(_), _) => None,

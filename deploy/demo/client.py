@@ -122,13 +122,14 @@ class Http1:
     def __exit__(self, *_):
         self._connection.close()
 
-    def send(self, request, chunk=None, pause_after=None):
-        """Sends a request; its body in chunks of `chunk` bytes where that is given, else with its length.
+    def send(self, request, chunk=None, pause_after=None, raw_target=None):
+        """Sends a request; its body in chunks of `chunk` bytes where that is given, else with its length. `raw_target`
+        goes into the request's line as it is.
 
         With `pause_after`, only that much of the body goes out until an answer is there, or a second has passed.
         """
         connection = self._connection
-        connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
+        connection.putrequest(request.method, raw_target or request.target, skip_host=True, skip_accept_encoding=True)
         connection.putheader("host", request.host)
         for name, value in request.headers:
             if name.lower() not in ("host", "content-length"):

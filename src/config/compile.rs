@@ -144,6 +144,12 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
         findings.problem::<()>(&root.key("endpoints"), "is empty; without an endpoint every request is denied");
     }
     let listen = listen(&config.listen, config.verify.as_ref(), &root, findings);
+    if listen.verify.is_some() && client != ClientAddress::Peer {
+        findings.warn(
+            &root.key("client_ip"),
+            "goes by `x-forwarded-for`, which every proxy of `listen.verify` must then append to; one that passes it on lets clients choose their address",
+        );
+    }
     let mut endpoints = Endpoints::default();
     for (name, written) in config.endpoints {
         let path = root.key("endpoints").key(&name);
@@ -320,10 +326,15 @@ fn client_address(written: Option<&file::ClientIp>, path: &Path, findings: &mut 
     }
 }
 
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'))
+}
+
 fn r#match(written: &file::Match, path: &Path, findings: &mut Findings) -> Option<Match> {
     let host = match &written.host {
-        Some(host) if host.is_empty() || host.contains(['/', '*', ' ']) || host.ends_with(':') => {
-            return findings.problem(&path.key("host"), "is not a host name; write `hooks.example.com`");
+        // Requests are compared without their port.
+        Some(host) if host.is_empty() || host.contains(['/', '*', ' ']) || has_port(host) => {
+            return findings.problem(&path.key("host"), "is not a host name; write `hooks.example.com`, without a port");
         }
         host => host.as_ref().map(|host| host.to_ascii_lowercase()),
     };

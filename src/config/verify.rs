@@ -47,6 +47,12 @@ pub(super) fn listener(
                 judge_plaintext(address, listen, &place, findings);
             }
             let rules = rules(written, &path, findings);
+            if written.endpoint == Some(file::EndpointFrom::Path) {
+                findings.warn(
+                    &path.key("endpoint"),
+                    "lets whoever writes the path choose the endpoint; the proxy must write `/verify/<endpoint>` and behind it the address exactly as it was sent, as in `proxy_pass http://hookwarden/verify/github$request_uri;`",
+                );
+            }
             Some(VerifyListener { address: address?, rules: rules? })
         }
     }

@@ -1,12 +1,11 @@
 //! From Envoy's question to a [`Delivery`]. The only place that knows how Envoy tells things: `headers` or
 //! `header_map`, `body` or `raw_body`, and how a body that was cut shows.
 
-use super::message::{CheckRequest, HttpRequest};
+use super::message::CheckRequest;
 use crate::{
     decision::Rejection,
     delivery::{Body, Delivery, Headers},
 };
-use bytes::Bytes;
 
 /// The header with which Envoy says whether it cut the body. A client's own copy never reaches a check.
 pub const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
@@ -14,60 +13,43 @@ pub const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 pub const ENDPOINT: &[u8] = b"endpoint";
 
 impl CheckRequest {
-    /// The request's HTTP part.
-    #[must_use]
-    pub fn http(&self) -> Option<&HttpRequest> {
-        self.attributes.as_ref()?.request.as_ref()?.http.as_ref()
-    }
-
     /// Bytes of body that came along.
     #[must_use]
     pub fn body_length(&self) -> usize {
-        self.http().map_or(0, |http| http.raw_body.len().max(http.body.len()))
+        self.raw_body().len().max(self.text_body().len())
     }
 
     /// The delivery this asks about.
     pub fn delivery(&self) -> Result<Delivery<'_>, Rejection> {
-        let attributes = self.attributes.as_ref().ok_or(Rejection::RequestMalformed)?;
-        let http = self.http().ok_or(Rejection::RequestMalformed)?;
-        let headers = http.header_lines()?;
-        let (method, target, host) = (text(&http.method)?, text(&http.path)?, text(&http.host)?);
+        if !self.is_http() {
+            return Err(Rejection::RequestMalformed);
+        }
+        let headers = self.headers()?;
+        let (method, target, host) = (text(self.method())?, text(self.path())?, text(self.host())?);
         if method.is_empty() || target.is_empty() {
             return Err(Rejection::RequestMalformed);
         }
-        // The last entry wins, as in a protobuf map.
-        let route = attributes.context_extensions.iter().rev().find(|entry| entry.key == ENDPOINT);
-        let peer = || {
-            std::str::from_utf8(&attributes.source.as_ref()?.address.as_ref()?.socket_address.as_ref()?.address).ok()
-        };
         Ok(Delivery {
             method,
             target,
             host,
-            body: http.whole_body(&headers),
+            body: self.whole_body(&headers),
             headers,
-            peer: peer().and_then(|address| address.parse().ok()),
-            route_endpoint: route.map(|entry| text(&entry.value)).transpose()?,
+            peer: std::str::from_utf8(self.peer()).ok().and_then(|address| address.parse().ok()),
+            route_endpoint: self.endpoint().map(text).transpose()?,
         })
     }
-}
 
-impl HttpRequest {
-    fn header_lines(&self) -> Result<Headers<'_>, Rejection> {
-        let joined = || self.headers.iter().map(|entry| (&entry.key[..], &entry.value[..])).collect::<Vec<_>>();
-        let Some(map) = self.header_map.as_ref().filter(|map| !map.headers.is_empty()) else {
-            return Ok(Headers::from_joined(joined()));
-        };
-        let lines: Vec<(&[u8], &[u8])> = map
-            .headers
-            .iter()
-            .map(|line| (&line.key[..], if line.raw_value.is_empty() { &line.value[..] } else { &line.raw_value[..] }))
-            .collect();
+    fn headers(&self) -> Result<Headers<'_>, Rejection> {
+        let (lines, joined) = (self.lines(), self.joined());
         // No Envoy sends both. If something in between did, the two must tell the same story.
-        if self.headers.is_empty() || agree(&lines, &joined()) {
-            Ok(Headers::from_lines(lines))
-        } else {
-            Err(Rejection::HeadersAmbiguous)
+        match (lines.len(), joined.len()) {
+            (0, _) => Ok(Headers::from_joined(joined.collect())),
+            (_, 0) => Ok(Headers::from_lines(lines.collect())),
+            _ => {
+                let (lines, joined): (Vec<_>, Vec<_>) = (lines.collect(), joined.collect());
+                if agree(&lines, &joined) { Ok(Headers::from_lines(lines)) } else { Err(Rejection::HeadersAmbiguous) }
+            }
         }
     }
 
@@ -79,10 +61,10 @@ impl HttpRequest {
         }
         // `size` is what Envoy had received, whatever it sent along; the length is what the client said it would send.
         let is_whole = |bytes: &[u8]| {
-            (self.size < 0 || i64::try_from(bytes.len()) == Ok(self.size)) && announced.length_is(bytes.len())
+            (self.size() < 0 || i64::try_from(bytes.len()) == Ok(self.size())) && announced.length_is(bytes.len())
         };
-        match (self.raw_body.as_ref(), self.body.as_ref()) {
-            ([], []) if self.size > 0 || self.expects_body(&announced) => Body::Missing,
+        match (self.raw_body(), self.text_body()) {
+            ([], []) if self.size() > 0 || self.expects_body(&announced) => Body::Missing,
             ([], []) => Body::Whole(&[]),
             ([], text) if is_whole(text) => Body::Text(text),
             ([], _) => Body::Altered,
@@ -98,9 +80,14 @@ impl HttpRequest {
             return true;
         }
         // From HTTP/2 on a body needs no announcement. Without Envoy's word that it looked, none is no proof.
-        let bodiless_method = matches!(self.method.as_ref(), b"GET" | b"HEAD" | b"OPTIONS" | b"DELETE");
+        // Of a request that is only described, none is for most methods no proof either.
+        let bodiless_method = match self.method() {
+            b"GET" | b"HEAD" => true,
+            b"OPTIONS" | b"DELETE" => !self.protocol().is_empty(),
+            _ => false,
+        };
         let unannounced = announced.lengths.is_empty() && !announced.as_buffered;
-        unannounced && !bodiless_method && !self.protocol.starts_with(b"HTTP/1")
+        unannounced && !bodiless_method && !self.protocol().starts_with(b"HTTP/1")
     }
 }
 
@@ -151,7 +138,7 @@ fn agree(lines: &[(&[u8], &[u8])], joined: &[(&[u8], &[u8])]) -> bool {
         && joined.iter().all(|(name, value)| together(name) == *value)
 }
 
-fn text(bytes: &Bytes) -> Result<&str, Rejection> {
+fn text(bytes: &[u8]) -> Result<&str, Rejection> {
     std::str::from_utf8(bytes).map_err(|_| Rejection::RequestMalformed)
 }
 
@@ -160,11 +147,7 @@ fn text(bytes: &Bytes) -> Result<&str, Rejection> {
 #[must_use]
 pub fn request_id(request: &CheckRequest) -> &str {
     let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let Some(http) = request.http() else { return "-" };
-    let lines = http.header_map.iter().flat_map(|map| map.headers.iter());
-    let raw = lines
-        .filter(|line| line.key == "x-request-id")
-        .map(|line| if line.raw_value.is_empty() { &line.value } else { &line.raw_value });
-    let joined = http.headers.iter().filter(|entry| entry.key == "x-request-id").map(|entry| &entry.value);
-    raw.chain(joined).chain([&http.id]).filter_map(|id| std::str::from_utf8(id).ok()).find(plain).unwrap_or("-")
+    let named = request.lines().chain(request.joined()).filter(|(name, _)| *name == b"x-request-id");
+    let ids = named.map(|(_, id)| id).chain([request.id()]);
+    ids.filter_map(|id| std::str::from_utf8(id).ok()).find(plain).unwrap_or("-")
 }

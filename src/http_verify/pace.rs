@@ -1,4 +1,9 @@
-//! How long a connection may take over a request's head, and how long it may be idle between requests.
+//! What only the stream of a connection sees: how long a request's head takes, how long there is none, and a `#` in a
+//! request's line.
+//!
+//! hyper drops what stands behind a `#`, and nginx sends it on to the application: what was verified would be another
+//! address than what arrives. So the first line of every head is looked at before it is parsed. A head that did not begin
+//! with a read of its own, because it was sent before the last answer, was not looked at, and no proxy sends such.
 //!
 //! Only this stream sees when the first byte of a head arrives; only the service knows when the head is whole. They share
 //! a [`Pace`]. While a request is under way its body has a time of its own.
@@ -9,7 +14,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -31,21 +36,35 @@ const IN_REQUEST: u8 = 2;
 
 /// Where a connection is.
 #[derive(Debug, Default)]
-pub(super) struct Pace(AtomicU8);
+pub(super) struct Pace {
+    state: AtomicU8,
+    /// Whether the line of the request at hand has a `#`.
+    marked: AtomicBool,
+}
+
+/// A request is under way until this is dropped.
+pub(super) struct Under {
+    pace: Arc<Pace>,
+    /// Whether its line was looked at, and is one that everybody reads alike.
+    pub(super) line_is_plain: bool,
+}
 
 impl Pace {
-    /// A head is whole; its request is under way until what is returned is dropped.
-    pub(super) fn request(self: &Arc<Self>) -> impl Drop + use<> {
-        self.0.store(IN_REQUEST, Ordering::Relaxed);
-        Under(Arc::clone(self))
+    /// A head is whole.
+    pub(super) fn request(self: &Arc<Self>) -> Under {
+        let looked_at = self.state.swap(IN_REQUEST, Ordering::Relaxed) == IN_HEAD;
+        let marked = self.marked.swap(false, Ordering::Relaxed);
+        Under { pace: Arc::clone(self), line_is_plain: looked_at && !marked }
+    }
+
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Relaxed)
     }
 }
 
-struct Under(Arc<Pace>);
-
 impl Drop for Under {
     fn drop(&mut self) {
-        self.0.0.store(WAITING, Ordering::Relaxed);
+        self.pace.state.store(WAITING, Ordering::Relaxed);
     }
 }
 
@@ -54,6 +73,8 @@ impl Drop for Under {
 pub(super) struct Paced<C> {
     connection: C,
     pace: Arc<Pace>,
+    /// Whether the line of the head at hand goes on.
+    in_line: bool,
     /// What the timer was set for.
     timed: u8,
     timer: Pin<Box<Sleep>>,
@@ -61,7 +82,7 @@ pub(super) struct Paced<C> {
 
 impl<C> Paced<C> {
     pub(super) fn new(connection: C, pace: Arc<Pace>) -> Self {
-        Self { connection, pace, timed: WAITING, timer: Box::pin(sleep(IDLE)) }
+        Self { connection, pace, in_line: false, timed: WAITING, timer: Box::pin(sleep(IDLE)) }
     }
 
     fn time(&mut self, state: u8, limit: Duration) {
@@ -76,11 +97,20 @@ impl<C: AsyncRead + Unpin> AsyncRead for Paced<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let read = Pin::new(&mut self.connection).poll_read(context, into);
-        let came = into.filled().len() > before;
-        if came && self.pace.0.load(Ordering::Relaxed) == WAITING {
-            self.pace.0.store(IN_HEAD, Ordering::Relaxed);
+        let came = into.filled().get(before..).unwrap_or_default();
+        if !came.is_empty() && self.pace.state() == WAITING {
+            self.pace.state.store(IN_HEAD, Ordering::Relaxed);
+            self.in_line = true;
         }
-        match self.pace.0.load(Ordering::Relaxed) {
+        if self.in_line {
+            let end = memchr::memchr(b'\n', came);
+            let line = came.get(..end.unwrap_or(came.len())).unwrap_or_default();
+            if memchr::memchr(b'#', line).is_some() {
+                self.pace.marked.store(true, Ordering::Relaxed);
+            }
+            self.in_line = end.is_none();
+        }
+        match self.pace.state() {
             WAITING => self.time(WAITING, IDLE),
             IN_HEAD => self.time(IN_HEAD, HEAD),
             _ => {

@@ -1,15 +1,12 @@
 //! From a proxy's request to the question, in the words of Envoy's `CheckRequest`. The only place that knows which of its
 //! headers a proxy writes itself.
 
-use super::{EndpointFrom, Original, Rules};
+use super::{EndpointFrom, Original, Rules, dialect::Dialect};
 use crate::{
     decision::Rejection,
     ext_authz::{
-        message::{
-            Address, AttributeContext, CheckRequest, Entry, HeaderMap, HeaderValue, HttpRequest, Peer,
-            Request as Attributes, SocketAddress,
-        },
-        request::{ENDPOINT, PARTIAL_BODY},
+        message::{CheckRequest, Told},
+        request::PARTIAL_BODY,
     },
 };
 use bytes::Bytes;
@@ -49,28 +46,23 @@ impl Asked {
                 (word("x-forwarded-method")?, word("x-forwarded-host")?, word("x-forwarded-uri")?)
             }
         };
-        let lines = head.headers.iter().filter(|(name, value)| is_of_the_delivery(name.as_str(), value.as_bytes()));
-        let http = HttpRequest {
-            id: ids.next().into(),
-            method: method.into(),
-            path: target.into(),
-            host: host.into(),
-            // Of a request that is only described, an empty body is believed where its length was said to be 0.
-            protocol: match rules.original {
-                Original::AsSent => Bytes::from_static(b"HTTP/1.1"),
-                Original::Forwarded => Bytes::new(),
-            },
-            header_map: Some(HeaderMap { headers: lines.map(line).collect() }),
-            ..HttpRequest::default()
-        };
+        let lines: Vec<(&[u8], &[u8])> = head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+            .filter(|(name, value)| is_of_the_delivery(name, value, rules))
+            .collect();
         let peer = rules.peer_header.as_deref().and_then(|name| only(&head.headers, name).ok().flatten());
-        Ok(Self(Box::new(CheckRequest {
-            attributes: Some(AttributeContext {
-                source: peer.map(peer_at),
-                request: Some(Attributes { http: Some(http) }),
-                context_extensions: named.into_iter().map(endpoint_named).collect(),
-            }),
-        })))
+        Ok(Self(Box::new(CheckRequest::asked(&Told {
+            id: &ids.next(),
+            method: &method,
+            path: &target,
+            host: &host,
+            protocol: if is_the_delivery(rules) { "HTTP/1.1" } else { "" },
+            peer: peer.as_deref(),
+            endpoint: named,
+            lines: &lines,
+        }))))
     }
 
     /// The question, as far as it is known.
@@ -80,29 +72,18 @@ impl Asked {
 
     /// Whether the body that comes with it is the delivery's, and whole when it has come.
     pub(super) fn frames_its_body(&self) -> bool {
-        let http = self.0.http();
-        let cut = |line: &HeaderValue| line.key == PARTIAL_BODY;
-        http.is_some_and(|http| {
-            !http.protocol.is_empty() && !http.header_map.iter().any(|map| map.headers.iter().any(cut))
-        })
+        let cut = self.0.lines().any(|(name, _)| name == PARTIAL_BODY.as_bytes());
+        !self.0.protocol().is_empty() && !cut
     }
 
     /// The question, with the whole body.
-    pub(super) fn with_body(mut self, body: Bytes) -> Box<CheckRequest> {
-        if let Some(http) = self.http() {
-            http.size = i64::try_from(body.len()).unwrap_or(i64::MAX);
-            http.raw_body = body;
-        }
-        self.0
+    pub(super) fn with_body(self, body: Bytes) -> Box<CheckRequest> {
+        Box::new(self.0.with_body(body))
     }
 
     /// The question, of which the body was not taken in.
     pub(super) fn without_body(self) -> Box<CheckRequest> {
         self.0
-    }
-
-    fn http(&mut self) -> Option<&mut HttpRequest> {
-        self.0.attributes.as_mut()?.request.as_mut()?.http.as_mut()
     }
 }
 
@@ -126,26 +107,19 @@ fn only(headers: &Headers, name: &str) -> Result<Option<String>, Rejection> {
     }
 }
 
-/// Whether a line is the delivery's. That a body is whole is our own observation here, and nobody else's word; that it
-/// is not is believed of anybody.
-fn is_of_the_delivery(name: &str, value: &[u8]) -> bool {
-    !HOP_BY_HOP.contains(&name) && (name != PARTIAL_BODY || value != b"false")
+/// Whether what the proxy sends is what it sends on. Behind `forward-auth` it is not: the request here is one that the
+/// proxy makes, and without a body it may be that the proxy was not told to send it along.
+fn is_the_delivery(rules: &Rules) -> bool {
+    rules.original == Original::AsSent && rules.dialect != Dialect::ForwardAuth
 }
 
-fn line((name, value): (&http::HeaderName, &http::HeaderValue)) -> HeaderValue {
-    HeaderValue {
-        key: Bytes::copy_from_slice(name.as_str().as_bytes()),
-        value: Bytes::new(),
-        raw_value: Bytes::copy_from_slice(value.as_bytes()),
-    }
-}
-
-fn peer_at(address: String) -> Peer {
-    Peer { address: Some(Address { socket_address: Some(SocketAddress { address: address.into() }) }) }
-}
-
-fn endpoint_named(name: &str) -> Entry {
-    Entry { key: Bytes::from_static(ENDPOINT), value: Bytes::copy_from_slice(name.as_bytes()) }
+/// Whether a line is the delivery's. That a body is whole is our own observation, and nobody else's word but Envoy's where
+/// it makes the request; that it is not is believed of anybody. A length of 0 is the proxy's where the request is.
+fn is_of_the_delivery(name: &[u8], value: &[u8], rules: &Rules) -> bool {
+    let envoys = rules.original == Original::AsSent && rules.dialect == Dialect::ForwardAuth;
+    let said_to_be_whole = name == PARTIAL_BODY.as_bytes() && value == b"false" && !envoys;
+    let said_to_be_empty = name == b"content-length" && value == b"0" && !is_the_delivery(rules);
+    !HOP_BY_HOP.iter().any(|hop| hop.as_bytes() == name) && !said_to_be_whole && !said_to_be_empty
 }
 
 /// Names for requests whose proxy gave them none: different in every process, and counted on.

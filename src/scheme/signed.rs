@@ -186,7 +186,7 @@ impl Signed {
             return Err(Fault::NoActiveSecret.into());
         }
         let digest = received.identifying(content.iter().map(|piece| &**piece));
-        Ok(Streamed { candidates, macs, digest, signed_at, now })
+        Ok(Streamed { candidates, macs, digest, signed_at })
     }
 
     /// Every item must verify, and there must be one.

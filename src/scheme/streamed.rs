@@ -22,7 +22,6 @@ pub struct Streamed {
     pub(super) digest: Option<Digesting>,
     /// When it was signed, and how far from now that may be.
     pub(super) signed_at: Option<(UnixSeconds, Tolerance)>,
-    pub(super) now: Now,
 }
 
 impl Streamed {
@@ -36,9 +35,9 @@ impl Streamed {
         }
     }
 
-    /// What it comes to when the body is whole.
-    pub fn finish(self) -> Result<Proof, Denial> {
-        let Self { candidates, macs, digest, signed_at, now } = self;
+    /// What it comes to, now that the body is whole.
+    pub fn finish(self, now: Now) -> Result<Proof, Denial> {
+        let Self { candidates, macs, digest, signed_at } = self;
         let whose = macs.into_iter().find(|(_, mac)| mac.clone().tag().is_one_of(&candidates));
         let (label, _) = whose.ok_or(Rejection::SignatureMismatch)?;
         // After the signature, as everywhere: what is said of the time is said of an authentic delivery.

@@ -1,5 +1,6 @@
 """Stock nginx in front, by `X-Accel-Redirect`, and once more with njs: the same decisions, and the same bytes upstream."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -219,6 +220,22 @@ def test_what_only_hookwarden_may_say(nginx):
     assert told(record)["tag-mode"] == "test"
 
 
+@pytest.mark.parametrize("target", ["/github#/../../admin", "/github?u=1#&u=2", "/github?#%2f.."])
+def test_what_stands_behind_a_mark_is_not_forwarded(nginx, target):
+    """nginx sends it on to the application, and it was not verified."""
+    request = nginx.sign("github", unique_body())
+    response = nginx.send(dataclasses.replace(request, url=f"https://{HOST}{target}"), raw_target=target)
+    assert response.status == 400
+    assert sha256(request.body) not in {record["body_sha256"] for record in nginx.received("/github")}
+
+
+def test_a_client_does_not_choose_its_address(nginx):
+    """nginx appends to `x-forwarded-for`, so its last entry is nginx's word."""
+    request = nginx.sign("github", unique_body()).add(("X-Forwarded-For", "203.0.113.7"), ("X-Real-IP", "203.0.113.7"))
+    _, _, record = deliver(nginx, request, "203.0.113.99")
+    assert dict(lowered(record["headers"]))["x-real-ip"] == "203.0.113.99"
+
+
 def test_too_long_a_body_is_refused_by_nginx(nginx):
     request = nginx.sign("github", bytes(27 << 20))
     assert nginx.send(request).status == 413
@@ -242,6 +259,28 @@ def test_nobody_to_ask(own_nginx):
     assert not own_nginx.received("/github")
     own_nginx.start_hookwarden()
     assert deliver(own_nginx, request)[1] == ("allow", "verified")
+
+
+def test_a_stop_ends_both_listeners_at_once(own_nginx):
+    """A request that hangs in its body holds up nobody else's drain."""
+    hanging = socket.socket(socket.AF_UNIX)
+    hanging.connect(str(own_nginx.verify_socket))
+    hanging.sendall(b"POST /github HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nx-hub-signature-256: sha256=" + b"0" * 64 + b"\r\n\r\n12345")
+    own_nginx.send(own_nginx.sign("github", unique_body()))
+    own_nginx.hookwarden.signal(15)
+
+    def refused():
+        asking = socket.socket(socket.AF_UNIX)
+        try:
+            return asking.connect_ex(str(own_nginx.socket)) != 0
+        finally:
+            asking.close()
+
+    begun = time.monotonic()
+    wait_for("the ext_authz listener is gone", refused)
+    assert time.monotonic() - begun < 5, "while the other still waits"
+    hanging.close()
+    assert own_nginx.hookwarden.wait(12) == 0
 
 
 def test_a_stop_finishes_what_is_under_way(own_nginx):

@@ -148,24 +148,38 @@ def test_a_providers_trace_goes_through_envoy(traced, collector):
     }
 
 
-def test_without_envoys_tracing_the_providers_span_is_the_parent(traced, collector):
+def of_check(collector, response):
+    """The span of one check, whatever trace it is in."""
+    found = lambda: [span for name, span in list(collector.spans) if told(span).get("hookwarden.request_id") == response.request_id]
+    (span,) = wait_for("the span", found)
+    return span
+
+
+def test_without_envoys_tracing_a_verified_providers_span_is_the_parent(traced, collector):
     trace = secrets.token_hex(16)
     parent = begun(trace)
-    deliver(traced, traced.sign("github", unique_body()).one_byte_changed().add(parent))
-    (span,) = wait_for("the span", lambda: collector.of("hookwarden", trace))
-    assert span.parent_span_id.hex() == parent[1].split("-")[2]
-    assert told(span)["hookwarden.reason"] == "signature_mismatch" and "hookwarden.secret_id" not in told(span)
-    assert span.status.code == 0, "a rejection is an outcome and no error"
-    # One that was not to be kept is not, and nobody's rubbish is a parent.
+    seen = deliver(traced, traced.sign("github", unique_body()).add(parent))
+    span = of_check(collector, seen.response)
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (trace, parent[1].split("-")[2])
+    # One that is not to be kept is not, and nobody's rubbish is a parent.
     unkept = secrets.token_hex(16)
     deliver(traced, traced.sign("github", unique_body()).add(begun(unkept, "00")))
     for odd in ("rubbish", f"00-{'0' * 32}-{'0' * 16}-01", f"ff-{unkept}-{'1' * 16}-01"):
         seen = deliver(traced, traced.sign("github", unique_body()).add(("traceparent", odd)))
         assert seen.outcome[:3] == (200, "allow", "verified")
-        by_id = lambda: [s for name, s in list(collector.spans) if told(s).get("hookwarden.request_id") == seen.response.request_id]
-        (span,) = wait_for("a span without a parent", by_id)
-        assert span.parent_span_id == b""
+        assert of_check(collector, seen.response).parent_span_id == b""
     assert not collector.of("hookwarden", unkept)
+
+
+def test_a_stranger_chooses_neither_the_trace_nor_what_is_kept(traced, collector):
+    for sampled in ("01", "00"):
+        trace = secrets.token_hex(16)
+        seen = deliver(traced, traced.sign("github", unique_body()).one_byte_changed().add(begun(trace, sampled)))
+        span = of_check(collector, seen.response)
+        assert span.trace_id.hex() != trace and span.parent_span_id == b""
+        assert [link.trace_id.hex() for link in span.links] == [trace]
+        assert told(span)["hookwarden.reason"] == "signature_mismatch" and "hookwarden.secret_id" not in told(span)
+        assert span.status.code == 0, "a rejection is an outcome and no error"
 
 
 def test_through_nginx_the_providers_span_is_the_parent(collector):

@@ -258,6 +258,78 @@ async fn a_body_that_was_not_sent_along_is_missed() {
     assert_eq!(listener.send(&cut).await.status, 413);
 }
 
+/// Of a request that the proxy makes for us, "no body" may mean that it was not told to send it along, whatever method and
+/// length it says. Only Envoy says that it looked.
+#[tokio::test]
+async fn nobody_is_believed_to_have_sent_an_empty_body() {
+    let endpoints = ENDPOINTS.replace("body_limit: 1KiB, ", "allow_methods: [POST, DELETE, OPTIONS], ");
+    let signature = const_hex::encode(mac(SECRET, &[b""]));
+    let ask = |method: &str, told: &str, more: &str| {
+        format!("{method} /github HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{told}{more}x-hub-signature-256: sha256={signature}\r\n\r\n")
+            .into_bytes()
+    };
+    let forwarded = Listener::start(&endpoints, "{ dialect: forward-auth }", NOW).await;
+    let as_sent = Listener::start(&endpoints, "{ dialect: forward-auth, original: as_sent }", NOW).await;
+    for (at, method) in ["POST", "DELETE", "OPTIONS"].into_iter().enumerate() {
+        let told = format!("x-forwarded-method: {method}\r\nx-forwarded-host: h\r\nx-forwarded-uri: /github\r\n");
+        for length in ["", "content-length: 0\r\n"] {
+            assert_eq!(forwarded.send(&ask(method, &told, length)).await.status, 400, "{method} {length}");
+            assert_eq!(as_sent.send(&ask(method, "", length)).await.status, 400, "{method} {length}");
+        }
+        let looked = "content-length: 0\r\nx-envoy-auth-partial-body: false\r\n";
+        assert_eq!(forwarded.send(&ask(method, &told, looked)).await.status, 400, "a client's word");
+        assert_eq!(as_sent.send(&ask(method, "", looked)).await.status, 200, "Envoy's word");
+        assert_eq!(
+            forwarded.reasons(3 * (at + 1)).iter().filter(|r| r.ends_with("body_missing")).count(),
+            3 * (at + 1)
+        );
+    }
+    // nginx sends what it has, and sends that on.
+    let nginx = Listener::start(&endpoints, "{ dialect: nginx-accel }", NOW).await;
+    assert_eq!(nginx.send(&ask("POST", "", "content-length: 0\r\n")).await.status, 200);
+}
+
+/// What stands behind a `#` is no address to some and part of it to others: nginx sends it on.
+#[tokio::test]
+async fn an_address_with_a_mark_is_refused() {
+    let listener = Listener::start(ENDPOINTS, "{ dialect: nginx-accel }", NOW).await;
+    let targets = ["/github#", "/github#/../../admin", "/github?a#&admin=1", "/github?a=1&b=%23#x"];
+    for target in targets {
+        let reply = listener.send(&signed(target, SECRET, b"{}", "")).await;
+        assert_eq!((reply.status, reply.header("x-accel-redirect")), (400, None), "{target}");
+    }
+    // In a header, a body or escaped it is nothing special.
+    let fine = listener.send(&signed("/github?a=%23", SECRET, b"#{#}", "x-note: #1\r\n")).await;
+    assert_eq!(fine.status, 200);
+    assert_eq!(listener.reasons(5).iter().filter(|reason| *reason == "github deny path_ambiguous").count(), 4);
+
+    // However a request's line is cut into packets, and for every request of a connection.
+    let mut connection = TcpStream::connect(listener.address).await.unwrap();
+    connection.set_nodelay(true).unwrap();
+    let whole = |target: &str| {
+        let request = String::from_utf8(signed(target, SECRET, b"{}", "")).unwrap();
+        request.replace("connection: close\r\n", "").into_bytes()
+    };
+    for (target, status) in [("/github", 200), ("/github?x#y", 400), ("/github", 200)] {
+        for piece in whole(target).chunks(7) {
+            connection.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answer = [0; 2048];
+        let length = connection.read(&mut answer).await.unwrap();
+        assert_eq!(Reply::parse(&answer[..length]).status, status, "{target}");
+    }
+    // One that was sent before the last answer was not looked at, and is not believed.
+    let mut connection = TcpStream::connect(listener.address).await.unwrap();
+    let both = [whole("/github"), signed("/github?x#y", SECRET, b"{}", "")].concat();
+    connection.write_all(&both).await.unwrap();
+    let mut answers = Vec::new();
+    connection.read_to_end(&mut answers).await.unwrap();
+    let answers = String::from_utf8(answers).unwrap();
+    assert_eq!(answers.matches("x-accel-redirect").count(), 1, "{answers}");
+    assert_eq!(answers.matches("HTTP/1.1 400").count(), 1, "{answers}");
+}
+
 /// Bodies of every framing, up to the limit and one byte over it.
 #[tokio::test]
 async fn bodies_are_whole_or_refused() {

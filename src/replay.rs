@@ -208,9 +208,37 @@ impl ClaimId {
     }
 }
 
+impl ClaimId {
+    /// How long its text is.
+    const LENGTH: usize = 49;
+
+    /// What goes out.
+    #[must_use]
+    pub fn text(&self) -> ClaimText {
+        let mut text = [b'.'; Self::LENGTH];
+        let (key, rest) = text.split_at_mut(32);
+        // Both are exactly as long as what is written into them.
+        const_hex::encode_to_slice(self.key.0, key).ok();
+        const_hex::encode_to_slice(self.holder.0, rest.get_mut(1..).unwrap_or_default()).ok();
+        ClaimText(text)
+    }
+}
+
+/// A claim's id as text.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimText([u8; ClaimId::LENGTH]);
+
+impl ClaimText {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for ClaimId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", const_hex::encode(self.key.0), const_hex::encode(self.holder.0))
+        f.write_str(self.text().as_str())
     }
 }
 

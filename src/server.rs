@@ -263,8 +263,12 @@ impl Server {
         let serving = async move {
             let stop = told_to_stop(&mut stopped);
             match bound {
-                incoming::Bound::Tcp(incoming) => server.serve_with_incoming_shutdown(routes, incoming, stop).await,
-                incoming::Bound::Unix(incoming) => server.serve_with_incoming_shutdown(routes, incoming, stop).await,
+                incoming::Bound::Tcp(incoming) => {
+                    server.serve_with_incoming_shutdown(routes, incoming::gathering(incoming), stop).await
+                }
+                incoming::Bound::Unix(incoming) => {
+                    server.serve_with_incoming_shutdown(routes, incoming::gathering(incoming), stop).await
+                }
             }
         };
         Ok((address, serving))

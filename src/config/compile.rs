@@ -334,7 +334,8 @@ fn r#match(written: &file::Match, path: &Path, findings: &mut Findings) -> Optio
     let host = match &written.host {
         // Requests are compared without their port.
         Some(host) if host.is_empty() || host.contains(['/', '*', ' ']) || has_port(host) => {
-            return findings.problem(&path.key("host"), "is not a host name; write `hooks.example.com`, without a port");
+            return findings
+                .problem(&path.key("host"), "is not a host name; write `hooks.example.com`, without a port");
         }
         host => host.as_ref().map(|host| host.to_ascii_lowercase()),
     };

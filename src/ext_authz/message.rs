@@ -61,7 +61,7 @@ pub struct Malformed;
 impl CheckRequest {
     /// Reads a message.
     pub fn decode(message: Bytes) -> Result<Self, Malformed> {
-        let mut request = Self { joined: Vec::new(), lines: Vec::with_capacity(32), ..Self::default() };
+        let mut request = Self::default();
         let mut raw_body = Span::default();
         Fields::of(&message).each(|tag, field| match tag {
             1 => field.message()?.each(|tag, field| request.attribute(tag, field, &message, &mut raw_body)),
@@ -114,8 +114,7 @@ impl CheckRequest {
             1 => &mut self.id,
             2 => &mut self.method,
             3 => {
-                self.joined.push(entry(field)?);
-                return Ok(());
+                return entry(field).map(|entry| push(&mut self.joined, entry));
             }
             4 => &mut self.path,
             5 => &mut self.host,
@@ -128,7 +127,7 @@ impl CheckRequest {
             12 => raw_body,
             13 => {
                 return field.message()?.each(|tag, field| match tag {
-                    1 => line(field).map(|line| self.lines.push(line)),
+                    1 => line(field).map(|line| push(&mut self.lines, line)),
                     _ => Ok(()),
                 });
             }
@@ -273,6 +272,16 @@ pub struct Told<'a> {
     pub lines: &'a [(&'a [u8], &'a [u8])],
 }
 
+/// Header lines a usual request has, so that their list is made once.
+const USUAL_LINES: usize = 40;
+
+fn push<T>(lines: &mut Vec<T>, line: T) {
+    if lines.capacity() == 0 {
+        lines.reserve(USUAL_LINES);
+    }
+    lines.push(line);
+}
+
 /// An entry of a `map<string, string>`.
 fn entry(field: Field<'_>) -> Result<(Span, Span), Malformed> {
     let (mut key, mut value) = (Span::default(), Span::default());
@@ -302,6 +311,7 @@ fn line(field: Field<'_>) -> Result<Line, Malformed> {
 
 impl Span {
     /// The text, in the message it was found in.
+    #[inline]
     fn of(self, message: &[u8]) -> &[u8] {
         let Self(begin, length) = self;
         message.get(begin..begin.saturating_add(length)).unwrap_or_default()
@@ -348,6 +358,8 @@ impl<'m> Field<'m> {
     }
 }
 
+/// The wire type of texts and messages.
+const LENGTH_DELIMITED: u8 = 2;
 /// How deep groups may stand in each other. They have not been made for fifteen years.
 const MAX_DEPTH: u32 = 100;
 
@@ -357,14 +369,30 @@ impl<'m> Fields<'m> {
     }
 
     /// Takes every field in turn.
+    #[inline]
     fn each(mut self, mut take: impl FnMut(u32, Field<'m>) -> Result<(), Malformed>) -> Result<(), Malformed> {
         while !self.rest.is_empty() {
-            let (tag, kind) = self.key()?;
-            if let Some(field) = self.value(kind, tag, MAX_DEPTH)? {
+            // Nearly every field is a text shorter than 128 bytes with a tag below 16: two bytes, and what they say.
+            if let [key @ 0x08..0x80, length @ ..0x80, rest @ ..] = self.rest
+                && key & 7 == LENGTH_DELIMITED
+            {
+                let (bytes, rest) = rest.split_at_checked(usize::from(*length)).ok_or(Malformed)?;
+                let at = self.at.wrapping_add(2);
+                self.rest = rest;
+                self.at = at.wrapping_add(bytes.len());
+                take(u32::from(key >> 3), Field::Bytes(bytes, at))?;
+            } else if let Some((tag, field)) = self.any()? {
                 take(tag, field)?;
             }
         }
         Ok(())
+    }
+
+    /// The next field, of whatever kind; nothing for a group, which is skipped.
+    #[inline(never)]
+    fn any(&mut self) -> Result<Option<(u32, Field<'m>)>, Malformed> {
+        let (tag, kind) = self.key()?;
+        Ok(self.value(kind, tag, MAX_DEPTH)?.map(|field| (tag, field)))
     }
 
     fn key(&mut self) -> Result<(u32, u64), Malformed> {
@@ -411,12 +439,6 @@ impl<'m> Fields<'m> {
 
     /// At most ten bytes, of which the last holds one bit.
     fn varint(&mut self) -> Result<u64, Malformed> {
-        // Nearly every tag and length is one byte.
-        if let [byte @ ..0x80, rest @ ..] = self.rest {
-            self.rest = rest;
-            self.at = self.at.saturating_add(1);
-            return Ok(u64::from(*byte));
-        }
         let mut value = 0_u64;
         for (count, byte) in self.rest.iter().enumerate().take(10) {
             let shift = u32::try_from(count).map_err(|_| Malformed)?.saturating_mul(7);

@@ -162,7 +162,7 @@ fn tell(metadata: &mut Message, outcome: &Outcome, request_id: &str) {
         }
         // It comes back with the upstream's outcome.
         if let Some(claim) = admitted.claim() {
-            set(CLAIM, &claim.to_string());
+            set(CLAIM, claim.text().as_str());
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`yaml`] reads text: bounded, positions kept, one problem per wrong place.
 //! - [`file`] is the shape of what was written.
-//! - [`compile`] says what it means, and consumes it.
+//! - [`compile`] says what it means, and consumes it; [`process`] what of it is no endpoint.
 //! - [`secret_source`] fetches secrets from where the file says they are.
 //!
 //! All problems are reported at once. Nothing is half accepted: a configuration with one problem does not exist.
@@ -11,6 +11,7 @@ mod challenge;
 pub mod compile;
 pub mod file;
 pub mod problem;
+pub mod process;
 mod replay;
 pub mod scheme;
 pub mod secret_source;

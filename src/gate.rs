@@ -11,7 +11,7 @@ pub mod budget;
 use crate::{
     check::{self, Examined, Outcome},
     clock::{Clock, Now},
-    config::compile::Limits,
+    config::process::Limits,
     decision::{Decision, Denial, Fault},
     endpoint::Endpoints,
     ext_authz::{message::CheckRequest, request},

@@ -13,10 +13,7 @@ mod watcher;
 
 use crate::{
     clock::Clock,
-    config::{
-        self, Compiled, Context, Loaded, Problem,
-        compile::{Address, Kept},
-    },
+    config::{self, Compiled, Context, Loaded, Problem, compile::Kept, process::Address},
     ext_authz::{Routes, SERVICE},
     gate::{Gate, budget::Budget, examiners},
     http_verify::HttpVerify,
@@ -62,7 +59,7 @@ pub struct Server {
     kept: Arc<Kept>,
     announced: Mutex<BTreeSet<String>>,
     gate: Arc<Gate>,
-    listen: config::compile::Listen,
+    listen: config::process::Listen,
     /// What is watched, where it is.
     files: Mutex<BTreeSet<PathBuf>>,
     watches: bool,
@@ -74,8 +71,8 @@ pub struct Server {
 /// What only a restart changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct StartedWith {
-    listen: config::compile::Listen,
-    limits: config::compile::Limits,
+    listen: config::process::Listen,
+    limits: config::process::Limits,
     store: crate::store::StoreKind,
     traces: Option<TracesConfig>,
 }

@@ -1,9 +1,9 @@
 //! The HTTP listener, as it was written, to the rules it follows; and what its dialect cannot say.
 
 use super::{
-    compile::{Address, address, judge_plaintext},
     file,
     problem::{Findings, Path},
+    process::{Address, address, judge_plaintext},
 };
 use crate::{
     endpoint::Endpoint,

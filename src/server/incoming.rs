@@ -4,7 +4,7 @@
 //! (RUSTSEC-2024-0376) nor spin it: it pauses and goes on.
 
 use super::display;
-use crate::config::compile::Address;
+use crate::config::process::Address;
 use anyhow::{Context as _, bail};
 use std::{
     io,

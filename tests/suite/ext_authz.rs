@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
     service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
 };
-use hookwarden::{config::compile::Limits, gate::budget::Budget, scheme::encoding::Encoding};
+use hookwarden::{config::process::Limits, gate::budget::Budget, scheme::encoding::Encoding};
 use tonic::transport::Channel;
 
 const NOW: i64 = 1_760_000_000;

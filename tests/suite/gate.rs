@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::{
 };
 use hookwarden::{
     clock::{Clock, UnixSeconds},
-    config::{self, Context, compile::Limits},
+    config::{self, Context, process::Limits},
     ext_authz::Routes,
     gate::{Gate, budget::Budget, examiners},
     store::Store,

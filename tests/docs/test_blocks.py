@@ -128,13 +128,25 @@ def test_the_chart_takes_the_values(block, tmp_path):
 # ---- The rest ----------------------------------------------------------------------------------------------------------
 
 
-def test_nginx_configurations_are_whole():
-    """Then `nginx -t` of their own page judges them; see test_commands.py."""
-    for block in EVERY:
-        if block.language == "nginx":
-            assert block.file, block.where
+NGINX = [block for block in EVERY if block.language == "nginx"]
+
+
+def test_whole_nginx_configurations_are_judged_on_their_page():
+    """By the `nginx -t` that a reader types; see test_commands.py."""
+    for block in NGINX:
+        if block.file:
             typed = "\n".join(b.text for b in pages.blocks(block.page) if b.language == "sh")
             assert re.search(r"^nginx -t ", typed, re.MULTILINE), block.where
+
+
+@pytest.mark.parametrize("block", [pytest.param(b, id=b.where) for b in NGINX if not b.file])
+def test_parts_of_an_nginx_configuration_are_taken(block, tmp_path):
+    """In a server, beside what every page has: an upstream of that name."""
+    whole = f"events {{}} http {{ upstream hookwarden {{ server unix:{tmp_path}/hookwarden; }} server {{ listen unix:{tmp_path}/server;\n{block.text}\n}} }}"
+    (tmp_path / "nginx.conf").write_text(whole)
+    command = ["nginx", "-t", "-p", tmp_path, "-c", "nginx.conf", "-g", f"pid {tmp_path}/pid; error_log stderr;"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 def test_queries_are_queries(tmp_path):

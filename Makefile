@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults oracles manifests docs test-deploy fmt clean tools containers redis prometheus nginx faketime \
+.PHONY: help demo build test lint unit e2e test-faults bench oracles manifests docs test-deploy fmt clean tools containers redis prometheus nginx faketime \
 	commands
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make manifests     Kubernetes manifests, the Helm chart and the recipes, by real kubectl, Helm and Envoy; needs Node.js'
 	@echo 'make docs          links, configurations and commands of the documentation; needs Node.js'
 	@echo 'make test-deploy   the image, the compose file and the pod, run for real; needs root and Debian, PYTEST="-k pod" chooses some'
+	@echo 'make bench         what a check costs, beside a server that looks at nothing; writes docs/performance.md'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
 
@@ -54,6 +55,11 @@ test-faults: build $(VENV)/e2e.stamp redis faketime
 	HOOKWARDEN_ROTATION_SECONDS=120 HOOKWARDEN_RACES=100 HOOKWARDEN_FAULT_SECONDS=10 \
 		$(PYTHON) -m pytest tests/e2e -k 'rotation or store or redis or clock or replay or lifecycle' $(PYTEST)
 
+# Beside nothing else: what runs meanwhile is measured too.
+bench: build
+	cargo build --release --locked --manifest-path tests/bench/Cargo.toml
+	python3 -B tests/bench/bench.py --rounds $(or $(ROUNDS),5) --write docs/performance.md
+
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)
 
@@ -73,7 +79,7 @@ fmt:
 
 clean:
 	cargo clean
-	rm -rf $(VENV) tests/oracles/node_modules tests/manifests/node_modules
+	rm -rf tests/bench/target $(VENV) tests/oracles/node_modules tests/manifests/node_modules
 
 tools:
 	@for tool in cargo cc python3; do \

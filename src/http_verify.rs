@@ -250,11 +250,11 @@ impl HttpVerify {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let taking = async {
             match await_body(&asked.message().delivery()?, self.gate.clock.now(), &self.gate.endpoints.load_full())? {
-                // Of a request that is only described, or says that it was cut, a body has more to prove.
                 Awaited::Pieces(pieces) if announced.is_some_and(|length: usize| length > pieces.limit()) => {
                     Err(Rejection::BodyTooLarge.into())
                 }
                 Awaited::Pieces(pieces) if asked.frames_its_body() => self.examine(*pieces, body).await,
+                // Of a request that is only described, or says that it was cut, a body has more to prove.
                 Awaited::Pieces(pieces) => hold(pieces.limit(), announced, body, charge).await,
                 Awaited::Whole(limit) => hold(limit, announced, body, charge).await,
             }

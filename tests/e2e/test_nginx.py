@@ -16,7 +16,7 @@ import vectors
 from client import HOST, Http1, Request
 from harness import GITHUB_LIMIT, sha256, unique_body
 from nginx_server import NginxStack
-from stack import lowered, wait_for
+from stack import JsonLog, lowered, wait_for
 from test_clock import Calendar
 
 EXTRA = """
@@ -233,7 +233,18 @@ def test_a_client_does_not_choose_its_address(nginx):
     """nginx appends to `x-forwarded-for`, so its last entry is nginx's word."""
     request = nginx.sign("github", unique_body()).add(("X-Forwarded-For", "203.0.113.7"), ("X-Real-IP", "203.0.113.7"))
     _, _, record = deliver(nginx, request, "203.0.113.99")
-    assert dict(lowered(record["headers"]))["x-real-ip"] == "203.0.113.99"
+    headers = dict(lowered(record["headers"]))
+    assert headers["x-real-ip"] == "203.0.113.99"
+    assert headers["x-forwarded-for"] == "203.0.113.7, 203.0.113.99"
+
+
+def test_the_access_log_tells_the_endpoint_of_what_was_forwarded(nginx):
+    log = JsonLog(nginx.nginx.program)
+    request = nginx.sign("github", unique_body())
+    for sent, endpoint in ((request, "github"), (request.one_byte_changed(), "")):
+        response = nginx.send(sent)
+        line = log.last(response.request_id)
+        assert (line["endpoint"], line["status"], line["path"]) == (endpoint, response.status, "/github")
 
 
 def test_too_long_a_body_is_refused_by_nginx(nginx):

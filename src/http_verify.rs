@@ -202,12 +202,22 @@ impl HttpVerify {
         let charge = self.gate.budget.open();
         let question = match Asked::read(&head, &self.rules, &self.ids) {
             Ok(asked) if !line_is_plain => Question::Judged(asked.without_body(), Rejection::PathAmbiguous.into()),
-            Ok(asked) => match self.take_in_safely(&asked, &head.headers, &mut body, &charge).await {
-                Ok(TakenIn::Whole(bytes)) => Question::Read(asked.with_body(bytes)),
-                Ok(TakenIn::Examined(examined, length)) => Question::Examined(asked.without_body(), examined, length),
-                // The endpoint is known, and so is what is wrong: it is told of like any other check.
-                Err(denial) => Question::Judged(asked.without_body(), denial),
-            },
+            Ok(asked) => {
+                // A panic is a fault of this one check. Nothing that is shared is held across it.
+                let taken = AssertUnwindSafe(self.take_in(&asked, &head.headers, &mut body, &charge)).catch_unwind();
+                let taken = taken.await.unwrap_or_else(|_| {
+                    self.gate.telemetry.panicked();
+                    Err(Fault::Internal.into())
+                });
+                match taken {
+                    Ok(TakenIn::Whole(bytes)) => Question::Read(asked.with_body(bytes)),
+                    Ok(TakenIn::Examined(examined, length)) => {
+                        Question::Examined(asked.without_body(), examined, length)
+                    }
+                    // The endpoint is known, and so is what is wrong: it is told of like any other check.
+                    Err(denial) => Question::Judged(asked.without_body(), denial),
+                }
+            }
             Err(rejection) => Question::Refused(rejection.into()),
         };
         // From one that does not send, nothing is to be had.
@@ -217,22 +227,6 @@ impl HttpVerify {
         }
         let gate = &self.gate;
         gate.answer(question, ASKER, charge, |answered| self.rules.dialect.reply(answered)).await
-    }
-
-    /// The same as [`take_in`](Self::take_in), with a panic turned into a fault of this one check. Nothing that is shared
-    /// is held across it.
-    async fn take_in_safely(
-        &self,
-        asked: &Asked,
-        headers: &http::HeaderMap,
-        body: &mut Incoming,
-        charge: &Arc<Charge>,
-    ) -> Result<TakenIn, Denial> {
-        let taken = AssertUnwindSafe(self.take_in(asked, headers, body, charge)).catch_unwind().await;
-        taken.unwrap_or_else(|_| {
-            self.gate.telemetry.panicked();
-            Err(Fault::Internal.into())
-        })
     }
 
     /// What becomes of a body: verified as it comes in, held, or not wanted.

@@ -242,12 +242,10 @@ impl CheckRequest {
         request
     }
 
-    /// The same question, with its body.
-    #[must_use]
-    pub fn with_body(mut self, body: Bytes) -> Self {
+    /// Adds the body of another listener's question.
+    pub fn set_body(&mut self, body: Bytes) {
         self.size = i64::try_from(body.len()).unwrap_or(i64::MAX);
         self.raw_body = body;
-        self
     }
 }
 

@@ -75,4 +75,13 @@ impl Clock {
             Self::Fixed(now) => *now,
         }
     }
+
+    /// Reads the clock that never goes back.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        match self {
+            Self::System { origin } => origin.elapsed(),
+            Self::Fixed(now) => now.monotonic,
+        }
+    }
 }

@@ -25,9 +25,12 @@ use budget::{Budget, Charge};
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
+    task::Poll,
+    time::Duration,
 };
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 /// Bodies longer than this are hashed on another thread: at 1.5 GB/s they would hold up everybody else's check.
 const OFFLOAD_ABOVE: usize = 256 << 10;
@@ -79,6 +82,8 @@ pub struct Asker<'a> {
     pub outcomes: Outcomes,
     /// Its own span, where it says so beside the question.
     pub traceparent: Option<&'a str>,
+    /// How long it waits, where it says so.
+    pub patience: Option<Duration>,
 }
 
 /// What a question came to, for whoever puts it into words.
@@ -98,28 +103,32 @@ impl Gate {
         &self,
         question: Question,
         asker: Asker<'_>,
-        charge: Arc<Charge>,
+        charge: Charge,
         reply: impl FnOnce(&Answered<'_>) -> R,
     ) -> R {
         let begun = self.clock.now();
-        let endpoints = self.endpoints.load_full();
-        let (body_bytes, outcomes) = (question.body_length(), asker.outcomes);
-        let (request, outcome) = match question {
-            Question::Read(request) => {
-                let deciding = self.decide(request, outcomes, charge, endpoints, begun);
-                self.in_time(deciding).await
-            }
-            Question::Examined(request, examined, _) => {
-                self.in_time(async { self.settle(request, Ok(examined), outcomes, begun).await }).await
-            }
+        let body_bytes = question.body_length();
+        let undecided = match question {
+            Question::Read(request) => Ok((request, None)),
+            Question::Examined(request, examined, _) => Ok((request, Some(examined))),
             Question::Judged(request, denial) => {
+                let endpoints = self.endpoints.load();
                 let endpoint = request.delivery().ok().and_then(|delivery| endpoints.find(&delivery).cloned());
-                (request, Outcome { endpoint, ..denied(denial) })
+                Err((request, Outcome { endpoint, ..denied(denial) }))
             }
-            Question::Refused(denial) => (Box::default(), denied(denial)),
+            Question::Refused(denial) => Err((Box::default(), denied(denial))),
+        };
+        let (request, outcome) = match undecided {
+            Ok((request, examined)) => {
+                let limit = asker.patience.map_or(self.limits.deadline, |patience| patience.min(self.limits.deadline));
+                let deciding = self.decide(request, examined, asker.outcomes, charge, begun);
+                let decided = within(limit, deciding).await;
+                decided.unwrap_or_else(|| (Box::default(), denied(Fault::DeadlineExceeded)))
+            }
+            Err(decided) => decided,
         };
         let request_id = request::request_id(&request);
-        let took = self.clock.now().monotonic.saturating_sub(begun.monotonic);
+        let took = self.clock.monotonic().saturating_sub(begun.monotonic);
         let event = CheckEvent { outcome: &outcome, request: &request, request_id, body_bytes, at: begun.wall, took };
         self.telemetry.record(&event);
         self.traces.record(&event, asker.traceparent);
@@ -129,39 +138,19 @@ impl Gate {
     async fn decide(
         &self,
         request: Box<CheckRequest>,
+        examined: Option<Examined>,
         outcomes: Outcomes,
-        charge: Arc<Charge>,
-        endpoints: Arc<Endpoints>,
+        charge: Charge,
         now: Now,
     ) -> (Box<CheckRequest>, Outcome) {
-        let (request, examined) = if request.body_length() > OFFLOAD_ABOVE {
-            let Ok(examiner) = Arc::clone(&self.examiners).acquire_owned().await else {
-                return (Box::default(), denied(Fault::Internal));
-            };
-            let work = tokio::task::spawn_blocking(move || {
-                // The work outlives a caller that gives up; its bytes and its place are free only when it is done.
-                let _held = (examiner, charge);
-                let examined = examine(&request, now, &endpoints);
+        let (request, examined) = match examined {
+            Some(examined) => (request, Ok(examined)),
+            None if request.body_length() > OFFLOAD_ABOVE => self.examine_elsewhere(request, charge, now).await,
+            None => {
+                let examined = examine(&request, now, &self.endpoints.load());
                 (request, examined)
-            });
-            match work.await {
-                Ok(done) => done,
-                Err(_) => (Box::default(), Err(Fault::Internal.into())),
             }
-        } else {
-            let examined = examine(&request, now, &endpoints);
-            (request, examined)
         };
-        self.settle(request, examined, outcomes, now).await
-    }
-
-    async fn settle(
-        &self,
-        request: Box<CheckRequest>,
-        examined: Result<Examined, Denial>,
-        outcomes: Outcomes,
-        now: Now,
-    ) -> (Box<CheckRequest>, Outcome) {
         let outcome = match examined {
             Ok(examined) => {
                 // Who tells no outcomes asks once about a request.
@@ -181,12 +170,35 @@ impl Gate {
         (request, outcome)
     }
 
-    async fn in_time(
+    /// Examines on a thread where it holds nobody up.
+    async fn examine_elsewhere(
         &self,
-        deciding: impl Future<Output = (Box<CheckRequest>, Outcome)>,
-    ) -> (Box<CheckRequest>, Outcome) {
-        let decided = tokio::time::timeout(self.limits.deadline, deciding).await;
-        decided.unwrap_or_else(|_| (Box::default(), denied(Fault::DeadlineExceeded)))
+        request: Box<CheckRequest>,
+        charge: Charge,
+        now: Now,
+    ) -> (Box<CheckRequest>, Result<Examined, Denial>) {
+        let Ok(examiner) = Arc::clone(&self.examiners).acquire_owned().await else {
+            return (Box::default(), Err(Fault::Internal.into()));
+        };
+        let endpoints = self.endpoints.load_full();
+        let work = tokio::task::spawn_blocking(move || {
+            // The work outlives a caller that gives up; its bytes and its place are free only when it is done.
+            let _held = (examiner, charge);
+            let examined = examine(&request, now, &endpoints);
+            (request, examined)
+        });
+        work.await.unwrap_or_else(|_| (Box::default(), Err(Fault::Internal.into())))
+    }
+}
+
+/// What comes of `deciding`, unless that takes longer than `limit`. Nearly everything is decided before a timer would be
+/// set.
+async fn within<T>(limit: Duration, deciding: impl Future<Output = T>) -> Option<T> {
+    let mut deciding = pin!(deciding);
+    let at_once = std::future::poll_fn(|context| Poll::Ready(deciding.as_mut().poll(context))).await;
+    match at_once {
+        Poll::Ready(decided) => Some(decided),
+        Poll::Pending => timeout(limit, deciding).await.ok(),
     }
 }
 

@@ -61,7 +61,7 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX_LINES: usize = 256;
 
 /// None of these proxies tells outcomes, or a span of its own beside the delivery's.
-const ASKER: Asker<'_> = Asker { outcomes: Outcomes::Untold, traceparent: None };
+const ASKER: Asker<'_> = Asker { outcomes: Outcomes::Untold, traceparent: None, patience: None };
 
 /// What the listener was told of its proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,12 +199,13 @@ impl HttpVerify {
 
     async fn answer(&self, request: Request<Incoming>, line_is_plain: bool) -> Response<Full<Bytes>> {
         let (head, mut body) = request.into_parts();
-        let charge = self.gate.budget.open();
+        let mut charge = self.gate.budget.open();
         let question = match Asked::read(&head, &self.rules, &self.ids) {
             Ok(asked) if !line_is_plain => Question::Judged(asked.without_body(), Rejection::PathAmbiguous.into()),
             Ok(asked) => {
                 // A panic is a fault of this one check. Nothing that is shared is held across it.
-                let taken = AssertUnwindSafe(self.take_in(&asked, &head.headers, &mut body, &charge)).catch_unwind();
+                let taken =
+                    AssertUnwindSafe(self.take_in(&asked, &head.headers, &mut body, &mut charge)).catch_unwind();
                 let taken = taken.await.unwrap_or_else(|_| {
                     self.gate.telemetry.panicked();
                     Err(Fault::Internal.into())
@@ -235,7 +236,7 @@ impl HttpVerify {
         asked: &Asked,
         headers: &http::HeaderMap,
         body: &mut Incoming,
-        charge: &Arc<Charge>,
+        charge: &mut Charge,
     ) -> Result<TakenIn, Denial> {
         // What a proxy cannot remove would reach the application as if it were ours.
         if trusted_names(asked.message()).next().is_some() {
@@ -304,7 +305,7 @@ async fn hold(
     limit: usize,
     announced: Option<usize>,
     body: &mut Incoming,
-    charge: &Arc<Charge>,
+    charge: &mut Charge,
 ) -> Result<TakenIn, Denial> {
     if announced.is_some_and(|announced| announced > limit) {
         return Err(Rejection::BodyTooLarge.into());

@@ -14,7 +14,7 @@ mod watcher;
 use crate::{
     clock::Clock,
     config::{self, Compiled, Context, Loaded, Problem, compile::Kept, process::Address},
-    ext_authz::{Routes, SERVICE},
+    ext_authz::{ExtAuthz, GrpcService, SERVICE},
     gate::{Gate, budget::Budget, examiners},
     http_verify::HttpVerify,
     secret::Secret,
@@ -27,7 +27,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use reload::Reloaded;
 use std::{
     collections::BTreeSet,
-    future::Future,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -45,12 +44,6 @@ use tonic_health::ServingStatus;
 const DRAIN: Duration = Duration::from_secs(9);
 /// How long a shared store is waited for before checks are.
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
-/// h2 windows: below this big bodies crawl, above it nothing is gained (docs/performance).
-const WINDOW: u32 = 1 << 20;
-/// Streams per connection. Envoy opens another connection when it needs more.
-const MAX_STREAMS: u32 = 1024;
-/// Header list of a gRPC request; Envoy's is some hundred bytes.
-const MAX_HEADER_LIST: u32 = 16 << 10;
 
 /// A process that is about to serve.
 #[derive(Debug)]
@@ -135,7 +128,6 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
         health.set_service_status(SERVICE, ServingStatus::Serving).await;
-        let routes = Routes::new(&self.gate, stopped.clone(), health_service);
         let (gate, kept) = (Arc::clone(&self.gate), Arc::clone(&self.kept));
         let attending = tokio::spawn(async move {
             gate.store.attend(gate.clock, |secrets| kept.restore(secrets)).await;
@@ -145,8 +137,7 @@ impl Server {
             tracing::warn!("the store did not answer yet");
         }
         let (verify_address, mut verifying) = self.listen_for_http(stopped.clone()).await?;
-        let (address, serving) = self.listen(routes, stopped).await?;
-        let mut serving = std::pin::pin!(serving);
+        let (address, mut serving) = self.listen(health_service, stopped).await?;
         self.ready.store(true, Ordering::Release);
         let admin_address = admin.as_ref().map(ToString::to_string);
         tracing::info!(
@@ -184,7 +175,10 @@ impl Server {
                 }
             };
             tokio::select! {
-                ended = &mut serving => return ended.context("the ext_authz listener failed"),
+                ended = &mut serving => {
+                    ended.context("the ext_authz listener failed")?;
+                    anyhow::bail!("the ext_authz listener ended");
+                }
                 ended = &mut verifying => {
                     ended.context("the verify listener failed")?;
                     anyhow::bail!("the verify listener ended");
@@ -233,41 +227,22 @@ impl Server {
         }
     }
 
-    /// Binds the `ext_authz` listener; what is returned serves it.
-    async fn listen<H>(
+    /// Binds the `ext_authz` listener, and serves it in the background until it is told to stop.
+    async fn listen(
         &self,
-        routes: Routes<H>,
+        health: impl GrpcService,
         mut stopped: watch::Receiver<bool>,
-    ) -> anyhow::Result<(String, impl Future<Output = Result<(), tonic::transport::Error>>)>
-    where
-        Routes<H>: tower_service::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<tonic::body::Body>,
-                Error = std::convert::Infallible,
-            > + Clone
-            + Send
-            + 'static,
-        <Routes<H> as tower_service::Service<http::Request<tonic::body::Body>>>::Future: Send,
-    {
-        let server = tonic::transport::Server::builder()
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_concurrent_streams(MAX_STREAMS)
-            .http2_max_header_list_size(MAX_HEADER_LIST)
-            .http2_keepalive_interval(Some(Duration::from_secs(60)));
+    ) -> anyhow::Result<(String, tokio::task::JoinHandle<()>)> {
         let bound = incoming::bind(&self.listen.ext_authz, self.listen.socket_mode).await?;
         let address = bound.address();
-        let serving = async move {
+        let service = ExtAuthz::new(&self.gate, stopped.clone(), health);
+        let serving = tokio::spawn(async move {
             let stop = told_to_stop(&mut stopped);
             match bound {
-                incoming::Bound::Tcp(incoming) => {
-                    server.serve_with_incoming_shutdown(routes, incoming::gathering(incoming), stop).await
-                }
-                incoming::Bound::Unix(incoming) => {
-                    server.serve_with_incoming_shutdown(routes, incoming::gathering(incoming), stop).await
-                }
+                incoming::Bound::Tcp(incoming) => service.serve(incoming, stop).await,
+                incoming::Bound::Unix(incoming) => service.serve(incoming, stop).await,
             }
-        };
+        });
         Ok((address, serving))
     }
 

@@ -1,75 +1,48 @@
-//! Messages in and out of a gRPC call.
+//! What the access log service reads and writes.
 
-use bytes::{Buf as _, Bytes};
-use std::{fmt, marker::PhantomData};
+use super::outcomes::Entries;
+use bytes::Buf as _;
+use prost::Message as _;
 use tonic::{
     Status,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// What a message becomes, whatever is in it: one that cannot be read is the reader's business and not an error of the
-/// call, which the proxy would answer in its own way.
-pub(super) trait Read: Send + 'static {
-    /// Reads a message. That it is one `Bytes` is what lets every field be a slice of it.
-    fn read(message: Bytes) -> Self;
-}
+/// Reads entries, whatever is in them, and writes nothing: `google.protobuf.Empty` and every message of which nothing is
+/// said are alike.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entering;
 
-/// What knows its own bytes.
-pub(super) trait Write: Send + 'static {
-    /// Writes them.
-    fn write(&self, into: &mut EncodeBuf<'_>);
-}
-
-/// `google.protobuf.Empty`, and every message of which nothing is said.
-impl Write for () {
-    fn write(&self, _: &mut EncodeBuf<'_>) {}
-}
-
-/// Reads `In` and writes `Out`.
-pub(super) struct Messages<In, Out>(PhantomData<fn(Out) -> In>);
-
-impl<In, Out> Default for Messages<In, Out> {
-    fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<In, Out> fmt::Debug for Messages<In, Out> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Messages")
-    }
-}
-
-impl<In: Read, Out: Write> Codec for Messages<In, Out> {
-    type Encode = Out;
-    type Decode = In;
+impl Codec for Entering {
+    type Encode = ();
+    type Decode = Entries;
     type Encoder = Self;
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self {
-        Self::default()
+        Self
     }
 
     fn decoder(&mut self) -> Self {
-        Self::default()
+        Self
     }
 }
 
-impl<In: Read, Out> Decoder for Messages<In, Out> {
-    type Item = In;
+impl Decoder for Entering {
+    type Item = Entries;
     type Error = Status;
 
-    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<In>, Status> {
-        Ok(Some(In::read(message.copy_to_bytes(message.remaining()))))
+    /// One message that cannot be read is no reason to lose those that follow.
+    fn decode(&mut self, message: &mut DecodeBuf<'_>) -> Result<Option<Entries>, Status> {
+        Ok(Some(Entries::decode(message.copy_to_bytes(message.remaining())).unwrap_or_default()))
     }
 }
 
-impl<In, Out: Write> Encoder for Messages<In, Out> {
-    type Item = Out;
+impl Encoder for Entering {
+    type Item = ();
     type Error = Status;
 
-    fn encode(&mut self, message: Out, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        message.write(into);
+    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
         Ok(())
     }
 }

@@ -9,15 +9,13 @@
 //! refused for its path would take the stream down and with it everybody's outcomes. Nothing here denies or allows;
 //! a lost stream costs what [`Claimed::Unknown`](crate::replay::Claimed::Unknown) says.
 
-use super::{
-    Gate,
-    codec::{Messages, Read},
-    response::CLAIM,
+use super::{codec::Entering, response::CLAIM};
+use crate::{
+    gate::Gate,
+    replay::{ClaimId, Conclusion},
 };
-use crate::replay::{ClaimId, Conclusion};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use prost::Message as _;
 use std::{
     convert::Infallible,
     future::Future,
@@ -284,17 +282,10 @@ impl Service<http::Request<Body>> for AccessLog {
         let log = self.clone();
         Box::pin(async move {
             if request.uri().path().ends_with("/StreamAccessLogs") {
-                Ok(Grpc::new(Messages::<Entries, ()>::default()).client_streaming(log, request).await)
+                Ok(Grpc::new(Entering).client_streaming(log, request).await)
             } else {
                 Ok(Status::unimplemented("").into_http())
             }
         })
-    }
-}
-
-impl Read for Entries {
-    /// One message that cannot be read is no reason to lose those that follow.
-    fn read(message: Bytes) -> Self {
-        Self::decode(message).unwrap_or_default()
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     endpoint::Endpoint,
     reply::{answered, refusal, sendable, trusted_headers},
 };
+use bytes::Bytes;
 use std::borrow::Cow;
 
 /// `google.rpc.Code.PERMISSION_DENIED`; any code but OK means "send the denied response".
@@ -30,10 +31,10 @@ const USUAL: usize = 1024;
 pub struct CheckResponse(Message);
 
 impl CheckResponse {
-    /// Its bytes.
+    /// Its bytes, as a message of gRPC.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
+    pub fn framed(self) -> Bytes {
+        self.0.framed()
     }
 }
 

@@ -4,8 +4,11 @@
 //! question costs to read; so it is written as it is said. What comes out is held against Envoy's own definitions by every
 //! test that asks over gRPC.
 
-/// A message that is being written.
-#[derive(Debug, Default)]
+use super::grpc::PREFIX;
+use bytes::Bytes;
+
+/// A message that is being written, behind the room for what gRPC puts before it.
+#[derive(Debug)]
 pub(super) struct Message(Vec<u8>);
 
 const VARINT: u8 = 0;
@@ -13,11 +16,18 @@ const LENGTH_DELIMITED: u8 = 2;
 
 impl Message {
     pub(super) fn with_capacity(capacity: usize) -> Self {
-        Self(Vec::with_capacity(capacity))
+        let mut bytes = Vec::with_capacity(capacity);
+        bytes.extend_from_slice(&[0; PREFIX]);
+        Self(bytes)
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
+    /// The message behind its prefix: not compressed, and so long.
+    pub(super) fn framed(mut self) -> Bytes {
+        let length = length(self.0.len().saturating_sub(PREFIX));
+        if let Some([_, announced @ ..]) = self.0.first_chunk_mut::<PREFIX>() {
+            *announced = length.to_be_bytes();
+        }
+        self.0.into()
     }
 
     /// An `int32` or an `enum` that is not negative.
@@ -90,22 +100,25 @@ mod tests {
     fn what_is_written_is_what_is_read() {
         for size in [0, 1, 100, 119, 120, 121, 127, 128, 129, 16_370, 16_383, 16_384, 16_400, 2_097_151, 2_097_152] {
             let text = "x".repeat(size);
-            let mut message = Message::default();
+            let mut message = Message::with_capacity(0);
             for name in ["one", "two"] {
                 message.message(1, |entry| {
                     entry.text(1, name);
                     entry.message(2, |value| value.text(3, &text));
                 });
             }
-            let read = Struct::decode(message.bytes()).unwrap();
+            let framed = message.framed();
+            let (prefix, bytes) = framed.split_at(PREFIX);
+            assert_eq!(prefix[1..], u32::try_from(bytes.len()).unwrap().to_be_bytes());
+            let read = Struct::decode(bytes).unwrap();
             let value = Value { kind: Some(Kind::StringValue(text)) };
             assert_eq!(read.fields, [("one".to_owned(), value.clone()), ("two".to_owned(), value)].into(), "{size}");
-            assert_eq!(read.encoded_len(), message.bytes().len(), "in the shortest form: {size}");
+            assert_eq!(read.encoded_len(), bytes.len(), "in the shortest form: {size}");
         }
         for number in [0, 1, 127, 128, 503, u32::MAX >> 1] {
-            let mut message = Message::default();
+            let mut message = Message::with_capacity(0);
             message.number(1, number);
-            let read = envoy_types::pb::google::rpc::Status::decode(message.bytes()).unwrap();
+            let read = envoy_types::pb::google::rpc::Status::decode(&message.framed()[PREFIX..]).unwrap();
             assert_eq!(read.code, i32::try_from(number).unwrap());
         }
     }

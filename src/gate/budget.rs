@@ -6,7 +6,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 /// Bytes in flight, and how many may be.
@@ -20,8 +20,7 @@ pub struct Budget {
 #[derive(Debug)]
 pub struct Charge {
     budget: Arc<Budget>,
-    bytes: AtomicUsize,
-    refused: AtomicBool,
+    bytes: usize,
 }
 
 impl Budget {
@@ -33,8 +32,8 @@ impl Budget {
 
     /// Opens an account for one check.
     #[must_use]
-    pub fn open(self: &Arc<Self>) -> Arc<Charge> {
-        Arc::new(Charge { budget: Arc::clone(self), bytes: AtomicUsize::new(0), refused: AtomicBool::new(false) })
+    pub fn open(self: &Arc<Self>) -> Charge {
+        Charge { budget: Arc::clone(self), bytes: 0 }
     }
 
     /// Bytes in flight.
@@ -47,28 +46,21 @@ impl Budget {
 impl Charge {
     /// Charges `bytes`, if there are that many left.
     #[must_use]
-    pub fn take(&self, bytes: usize) -> bool {
+    pub fn take(&mut self, bytes: usize) -> bool {
         let before = self.budget.spent.fetch_add(bytes, Ordering::Relaxed);
         let fits = before.checked_add(bytes).is_some_and(|after| after <= self.budget.limit);
         if fits {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.bytes = self.bytes.saturating_add(bytes);
         } else {
             self.budget.spent.fetch_sub(bytes, Ordering::Relaxed);
-            self.refused.store(true, Ordering::Relaxed);
         }
         fits
-    }
-
-    /// Whether something was not granted.
-    #[must_use]
-    pub fn refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.budget.spent.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+        self.budget.spent.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -79,10 +71,9 @@ mod tests {
     #[test]
     fn what_is_taken_is_given_back() {
         let budget = Budget::new(10);
-        let (a, b) = (budget.open(), budget.open());
+        let (mut a, mut b) = (budget.open(), budget.open());
         assert!(a.take(6));
         assert!(!b.take(5));
-        assert!(b.refused() && !a.refused());
         assert!(b.take(4));
         drop(a);
         assert_eq!(budget.spent(), 4);

@@ -15,59 +15,11 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::{Sleep, sleep},
 };
-use tokio_stream::{Stream, StreamExt as _};
-use tonic::transport::server::Connected;
-
-/// A connection of which HTTP/2 is told that it takes one buffer at a time.
-///
-/// A `DATA` frame of 256 bytes and more is otherwise written by a system call of its own, so that it need not be copied. A
-/// response is 400 bytes long: sixteen of them, which a proxy asks for at once, are then sixteen system calls and not one,
-/// and that is half of what a check costs.
-#[derive(Debug)]
-pub(super) struct Gathering<C>(C);
-
-impl<C: AsyncRead + Unpin> AsyncRead for Gathering<C> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, into)
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Gathering<C> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        false
-    }
-}
-
-impl<C: Connected> Connected for Gathering<C> {
-    type ConnectInfo = C::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.0.connect_info()
-    }
-}
-
-/// The same connections, gathering.
-pub(super) fn gathering<C>(
-    connections: impl Stream<Item = io::Result<C>>,
-) -> impl Stream<Item = io::Result<Gathering<C>>> {
-    connections.map(|connection| connection.map(Gathering))
-}
+use tokio_stream::Stream;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,7 +41,7 @@ pub(super) struct Incoming<L> {
 
 /// What both kinds of listener do.
 pub(super) trait Accept {
-    type Connection: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static;
+    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Self::Connection>>;
 }
 

@@ -12,13 +12,14 @@ use envoy_types::pb::envoy::{
 use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, process::Limits},
-    ext_authz::Routes,
+    ext_authz::ExtAuthz,
     gate::{Gate, budget::Budget, examiners},
     store::Store,
     telemetry::Telemetry,
 };
 use std::{collections::HashMap, sync::Arc};
-use tonic::transport::{Channel, server::TcpIncoming};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Channel;
 
 /// A gate over a configuration text, at a moment that stands still.
 pub(crate) fn gate(configuration: &str, now: i64) -> Arc<Gate> {
@@ -58,12 +59,8 @@ pub(crate) async fn channel(gate: Arc<Gate>) -> Channel {
     let (stop, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         let _running = stop;
-        tonic::transport::Server::builder()
-            .serve_with_incoming(
-                Routes::new(&gate, stopped, health),
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-            )
-            .await
+        let service = ExtAuthz::new(&gate, stopped, health);
+        service.serve(TcpListenerStream::new(listener), std::future::pending()).await;
     });
     Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }

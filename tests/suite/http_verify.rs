@@ -389,7 +389,7 @@ async fn bodies_that_are_held_are_bounded_and_others_are_not_held() {
         ENDPOINTS.replace("body_limit: 1KiB, ", "")
     );
     let listener = Listener::of(&configuration, NOW).await;
-    let held = listener.gate.budget.open();
+    let mut held = listener.gate.budget.open();
     assert!(held.take(listener.gate.limits.bodies_in_flight - 10));
     // An endpoint that observes holds what it looks at.
     assert_eq!(listener.send(&signed("/observed", SECRET, &[b'x'; 11], "")).await.status, 503);

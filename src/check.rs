@@ -16,7 +16,7 @@ use crate::{
     delivery::{Body, ClientAddress, Delivery, Found},
     endpoint::{Endpoint, Endpoints, Mode},
     received::{Place, Received},
-    replay::{Holder, OnDuplicate, Outcomes, ReplayRule},
+    replay::{Digests, Holder, OnDuplicate, Outcomes, ReplayRule},
     scheme::{Evidence, Verified, ip_lease::Grant, streamed::Streamed},
     secret::Secret,
 };
@@ -100,7 +100,7 @@ pub async fn check(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints, sta
 pub fn examine(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Examined {
     let endpoint = endpoints.find(delivery).cloned();
     let finding = match &endpoint {
-        Some(endpoint) => examine_for(endpoint, delivery, now),
+        Some(endpoint) => examine_for(endpoint, delivery, now, endpoints.digests_for(endpoint)),
         None => Err(Rejection::UnknownEndpoint.into()),
     };
     // Clients that the proxy does not tell apart are one.
@@ -109,11 +109,16 @@ pub fn examine(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Exam
     Examined { endpoint, guesser, finding }
 }
 
-fn examine_for(endpoint: &Endpoint, delivery: &Delivery<'_>, now: Now) -> Result<Finding, Denial> {
+fn examine_for(
+    endpoint: &Endpoint,
+    delivery: &Delivery<'_>,
+    now: Now,
+    digests: Option<&Digests>,
+) -> Result<Finding, Denial> {
     at_the_door(endpoint, delivery)?;
     let body = whole_body(delivery.body, endpoint)?;
 
-    let received = Received::new(delivery, body).identified(endpoint.replay.is_some());
+    let received = Received::new(delivery, body).identified(digests);
 
     match Challenge::find(&endpoint.challenges, &received, now) {
         Some(Posed::Unsigned(challenge)) => {
@@ -177,7 +182,7 @@ pub fn await_body(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> R
     let endpoint = endpoints.find(delivery).ok_or(Rejection::UnknownEndpoint)?;
     at_the_door(endpoint, delivery)?;
     let facts_in_body = [&endpoint.delivery_id, &endpoint.event_type].into_iter().flatten().any(Place::is_in_body);
-    let received = Received::new(delivery, &[]).identified(endpoint.replay.is_some());
+    let received = Received::new(delivery, &[]).identified(endpoints.digests_for(endpoint));
     // A handshake may be in the body. One that only observes forwards what fails here, and must know what that is.
     let streams = endpoint.challenges.is_empty() && !facts_in_body && endpoint.mode == Mode::Enforce;
     let streamed = if streams { endpoint.scheme.stream(&received, now) } else { None };

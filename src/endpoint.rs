@@ -9,7 +9,7 @@ use crate::{
     decision::Rejection,
     delivery::{ClientAddress, Delivery},
     received::Place,
-    replay::ReplayRule,
+    replay::{Digests, ReplayRule},
     scheme::Scheme,
     secret::LearnedSecret,
 };
@@ -131,6 +131,8 @@ pub struct Endpoints {
     paths: HashMap<String, Vec<Claim>>,
     /// Longest first.
     prefixes: Vec<(String, Claim)>,
+    /// How what was signed is digested, where it must be known again.
+    digests: Digests,
 }
 
 #[derive(Debug, Clone)]
@@ -159,6 +161,18 @@ pub enum PathMatch {
 }
 
 impl Endpoints {
+    /// The same receivers, for a store that knows deliveries by other digests.
+    #[must_use]
+    pub fn digested_by(self, digests: Digests) -> Self {
+        Self { digests, ..self }
+    }
+
+    /// How a receiver's deliveries are digested; not at all where it does not guard against replays.
+    #[must_use]
+    pub fn digests_for(&self, endpoint: &Endpoint) -> Option<&Digests> {
+        endpoint.replay.as_ref().map(|_| &self.digests)
+    }
+
     /// Adds a receiver, if no other one has its name or its place; says which one has.
     pub fn insert(&mut self, endpoint: Endpoint, place: Option<Match>) -> Result<(), String> {
         let endpoint = Arc::new(endpoint);

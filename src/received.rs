@@ -8,7 +8,7 @@ use crate::{
     decision::Rejection,
     delivery::{Delivery, Found},
     json::{self, Json},
-    replay::{Digesting, SignedDigest},
+    replay::{Digesting, Digests, SignedDigest},
 };
 use std::{borrow::Cow, cell::OnceCell};
 
@@ -26,7 +26,7 @@ pub struct Received<'m> {
     pub body: &'m [u8],
     json: OnceCell<Option<Json>>,
     form: OnceCell<Option<Form<'m>>>,
-    identified: bool,
+    digests: Option<&'m Digests>,
 }
 
 /// The decoded fields of an `application/x-www-form-urlencoded` body, in order.
@@ -62,26 +62,26 @@ impl<'m> Received<'m> {
     /// A delivery whose whole body is `body`.
     #[must_use]
     pub fn new(delivery: &'m Delivery<'m>, body: &'m [u8]) -> Self {
-        Self { delivery, body, json: OnceCell::new(), form: OnceCell::new(), identified: false }
+        Self { delivery, body, json: OnceCell::new(), form: OnceCell::new(), digests: None }
     }
 
     /// The same, of which it must be known whether it was there before.
     #[must_use]
-    pub fn identified(self, identified: bool) -> Self {
-        Self { identified, ..self }
+    pub fn identified(self, digests: Option<&'m Digests>) -> Self {
+        Self { digests, ..self }
     }
 
     /// What identifies a delivery of which `pieces` were signed, where anybody wants to know.
     #[must_use]
     pub fn identify<'p>(&self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Option<SignedDigest> {
-        self.identified.then(|| SignedDigest::of(pieces))
+        self.digests.map(|digests| digests.of(pieces))
     }
 
     /// The beginning of such an identification, of pieces that are known before others.
     #[must_use]
     pub fn identifying<'p>(&self, pieces: impl IntoIterator<Item = &'p [u8]>) -> Option<Digesting> {
-        self.identified.then(|| {
-            let mut digesting = Digesting::default();
+        self.digests.map(|digests| {
+            let mut digesting = digests.begin();
             for piece in pieces {
                 digesting.update(piece);
             }

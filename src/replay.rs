@@ -9,12 +9,12 @@
 //! provider's next try with the same bytes passes. And a proxy that asks twice about one request is answered twice
 //! alike: a claim knows its [`Holder`].
 
+mod digest;
+
+pub use digest::{Digesting, Digests, SignedDigest};
+
 use crate::clock::UnixSeconds;
 use std::{fmt, time::Duration};
-
-/// What was signed, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SignedDigest([u8; 32]);
 
 /// What identifies a delivery: the signed bytes, at one endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,48 +113,6 @@ pub enum Duplicate {
     Certain,
     /// It was, but perhaps the upstream never got it.
     Possible,
-}
-
-/// The digest of a signed content that is still coming.
-#[derive(Debug, Default)]
-pub struct Digesting(blake3::Hasher);
-
-impl Digesting {
-    /// Takes in the next piece.
-    pub fn update(&mut self, piece: &[u8]) {
-        self.0.update(piece);
-    }
-
-    /// The digest of all pieces, one behind the other.
-    #[must_use]
-    pub fn finish(self) -> SignedDigest {
-        SignedDigest(*self.0.finalize().as_bytes())
-    }
-}
-
-impl SignedDigest {
-    /// The digest of a signed content, in pieces.
-    #[must_use]
-    pub fn of<'p>(pieces: impl IntoIterator<Item = &'p [u8]>) -> Self {
-        let mut digesting = Digesting::default();
-        for piece in pieces {
-            digesting.update(piece);
-        }
-        digesting.finish()
-    }
-
-    /// One digest for several contents, whatever their order. None for none.
-    #[must_use]
-    pub fn of_all(mut digests: Vec<Self>) -> Option<Self> {
-        match digests.as_slice() {
-            [] => None,
-            [one] => Some(*one),
-            _ => {
-                digests.sort_unstable();
-                Some(Self::of(digests.iter().map(|digest| digest.0.as_slice())))
-            }
-        }
-    }
 }
 
 impl ReplayKey {
@@ -293,7 +251,8 @@ mod tests {
 
     #[test]
     fn a_key_depends_on_the_signed_bytes_and_the_endpoint_and_nothing_else() {
-        let key = |endpoint: &str, pieces: &[&[u8]]| ReplayKey::new(endpoint, SignedDigest::of(pieces.iter().copied()));
+        let key =
+            |endpoint: &str, pieces: &[&[u8]]| ReplayKey::new(endpoint, Digests::Lasting.of(pieces.iter().copied()));
         assert_eq!(key("e", &[b"ab", b"c"]), key("e", &[b"a", b"bc"]));
         assert_ne!(key("e", &[b"abc"]), key("f", &[b"abc"]));
         assert_ne!(key("e", &[b"abc"]), key("e", &[b"abd"]));
@@ -302,17 +261,6 @@ mod tests {
         for odd in ["", ".", "zz.00", "00.00", &id.to_string()[1..], &format!("{id}00")] {
             assert_eq!(ClaimId::parse(odd), None, "{odd}");
         }
-    }
-
-    #[test]
-    fn several_contents_are_the_same_in_any_order() {
-        let digest = |text: &[u8]| SignedDigest::of([text]);
-        assert_eq!(
-            SignedDigest::of_all(vec![digest(b"a"), digest(b"b")]),
-            SignedDigest::of_all(vec![digest(b"b"), digest(b"a")])
-        );
-        assert_eq!(SignedDigest::of_all(vec![digest(b"a")]), Some(digest(b"a")));
-        assert_eq!(SignedDigest::of_all(vec![]), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
     ext_authz::{ExtAuthz, GrpcService, SERVICE},
     gate::{Gate, budget::Budget, examiners},
     http_verify::HttpVerify,
+    replay::Digests,
     secret::Secret,
     store::Store,
     telemetry::Telemetry,
@@ -52,6 +53,8 @@ pub struct Server {
     kept: Arc<Kept>,
     announced: Mutex<BTreeSet<String>>,
     gate: Arc<Gate>,
+    /// The same through all reloads: what was claimed before must be known after.
+    digests: Digests,
     listen: config::process::Listen,
     /// What is watched, where it is.
     files: Mutex<BTreeSet<PathBuf>>,
@@ -85,8 +88,10 @@ impl Server {
         warn(path, &warnings);
         let telemetry = Telemetry::new().context("cannot make the metrics")?;
         telemetry.configured(&compiled.endpoints, clock.now());
+        let store = Store::open(&compiled.store, clock.now())?;
+        let digests = store.digests()?;
         let gate = Gate {
-            store: Store::open(&compiled.store, clock.now())?,
+            store,
             clock,
             telemetry,
             traces: Traces::start(compiled.traces.as_ref())?,
@@ -97,12 +102,13 @@ impl Server {
         };
         kept.restore(gate.store.take_learned());
         let started_with = StartedWith::of(&compiled);
-        gate.endpoints.store(Arc::new(compiled.endpoints));
+        gate.endpoints.store(Arc::new(compiled.endpoints.digested_by(digests.clone())));
         Ok(Self {
             path: path.to_owned(),
             kept,
             announced: Mutex::default(),
             gate: Arc::new(gate),
+            digests,
             listen: compiled.listen,
             files: Mutex::new(files),
             watches: compiled.watch,
@@ -286,7 +292,7 @@ impl Server {
                     tracing::warn!("`listen`, `limits`, `store` and `traces` take effect at the next start");
                 }
                 self.gate.telemetry.configured(&compiled.endpoints, clock.now());
-                self.gate.endpoints.store(Arc::new(compiled.endpoints));
+                self.gate.endpoints.store(Arc::new(compiled.endpoints.digested_by(self.digests.clone())));
                 self.reload_token.store(compiled.reload_token.map(Arc::new));
                 self.gate.telemetry.reloaded(true);
                 tracing::info!("the configuration was reloaded");

@@ -20,7 +20,7 @@ use crate::{
     admission::{Standing, State},
     clock::{Clock, Now},
     decision::Fault,
-    replay::{Claim, ClaimId, Claimed, Conclusion, OnDuplicate, StoreFailure},
+    replay::{Claim, ClaimId, Claimed, Conclusion, Digests, OnDuplicate, StoreFailure},
     scheme::ip_lease::{Grant, Tenant},
     secret::Secret,
 };
@@ -78,6 +78,14 @@ impl Store {
                 let redis = redis::Redis::new(config).context("cannot use the shared store")?;
                 Ok(Self { behind: Behind::Redis(Box::new(redis)), ..Self::in_memory() })
             }
+        }
+    }
+
+    /// How what was signed is digested for this store. One that nobody else reads needs nothing that anybody could make.
+    pub fn digests(&self) -> anyhow::Result<Digests> {
+        match &self.behind {
+            Behind::Nothing => Digests::of_this_process(),
+            Behind::File(_) | Behind::Redis(_) => Ok(Digests::Lasting),
         }
     }
 

@@ -9,7 +9,7 @@ use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context},
     delivery::{Body, Delivery, Headers},
-    replay::{Claim, Claimed, Holder, OnDuplicate, ReplayKey, ReplayRule, SignedDigest, StoreFailure},
+    replay::{Claim, Claimed, Digests, Holder, OnDuplicate, ReplayKey, ReplayRule, StoreFailure},
     store::{MAX_CLAIMS, Store},
 };
 use std::{
@@ -31,7 +31,7 @@ fn resident_kib() -> usize {
 
 fn claim(n: u32) -> Claim {
     Claim {
-        key: ReplayKey::new("endpoint", SignedDigest::of([n.to_be_bytes().as_slice()])),
+        key: ReplayKey::new("endpoint", Digests::Lasting.of([n.to_be_bytes().as_slice()])),
         holder: Holder::of(&n.to_be_bytes()),
         rule: ReplayRule {
             on_duplicate: OnDuplicate::Deny,

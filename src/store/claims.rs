@@ -15,6 +15,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -52,7 +53,26 @@ struct Shard(BTreeMap<u64, VecDeque<Slot>>);
 struct Slot {
     /// Number of slot lengths since the beginning of time.
     number: u64,
-    claims: HashMap<[u8; 16], Kept>,
+    claims: HashMap<[u8; 16], Kept, BuildHasherDefault<Digested>>,
+}
+
+/// Takes eight bytes of a key for its hash. A key is a digest already, and nobody chooses one: it is made of what was
+/// verified.
+#[derive(Debug, Default)]
+struct Digested(u64);
+
+impl Hasher for Digested {
+    fn write(&mut self, key: &[u8]) {
+        // The first byte chose the shard; the last ones are as good as any.
+        self.0 = key.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    }
+
+    /// The length of a key, which is the same for all.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +139,7 @@ impl Shard {
         // Only what is read from a file goes anywhere but to the end.
         let at = slots.partition_point(|slot| slot.number < number);
         if slots.get(at).is_none_or(|slot| slot.number != number) {
-            slots.insert(at, Slot { number, claims: HashMap::new() });
+            slots.insert(at, Slot { number, claims: HashMap::default() });
         }
         if let Some(slot) = slots.get_mut(at) {
             slot.claims.insert(*key.bytes(), kept);
@@ -270,7 +290,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::UnixSeconds,
-        replay::{OnDuplicate, ReplayRule, SignedDigest, StoreFailure},
+        replay::{Digests, OnDuplicate, ReplayRule, StoreFailure},
     };
 
     fn at(seconds: u64) -> Now {
@@ -284,7 +304,7 @@ mod tests {
             outcome_within: Some(Duration::from_secs(60)),
             store_failure: StoreFailure::Deny,
         };
-        let key = ReplayKey::new("e", SignedDigest::of([what.to_be_bytes().as_slice()]));
+        let key = ReplayKey::new("e", Digests::Lasting.of([what.to_be_bytes().as_slice()]));
         Claim { key, holder: Holder::of(holder.as_bytes()), rule, signed_at: None }
     }
 

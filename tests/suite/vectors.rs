@@ -13,6 +13,7 @@ use hookwarden::{
     endpoint::Endpoints,
     provider,
     received::Received,
+    replay::Digests,
     reply,
     store::Store,
 };
@@ -88,7 +89,8 @@ fn what_is_judged_fresh_says_when_it_was_signed() {
         let found = with(&case, |delivery, endpoints, now| {
             let endpoint = endpoints.find(delivery).unwrap();
             let Body::Whole(body) = delivery.body else { panic!("{}", case.title) };
-            let verified = endpoint.scheme.verify(&Received::new(delivery, body).identified(true), now).ok()?;
+            let verified =
+                endpoint.scheme.verify(&Received::new(delivery, body).identified(Some(&Digests::Lasting)), now).ok()?;
             let judged = endpoint.scheme.signs_body() && endpoint.scheme.fresh_for().is_some();
             Some((judged, verified.signed_at(), now.wall))
         });

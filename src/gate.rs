@@ -7,6 +7,7 @@
 //! Every path through here ends in an outcome. A missed deadline and a panic are denials.
 
 pub mod budget;
+pub mod examiners;
 
 use crate::{
     check::{self, Examined, Outcome},
@@ -22,6 +23,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use budget::{Budget, Charge};
+use examiners::Examiners;
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,7 +32,7 @@ use std::{
     task::Poll,
     time::Duration,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
 
 /// Bodies longer than this are hashed on another thread: at 1.5 GB/s they would hold up everybody else's check.
 const OFFLOAD_ABOVE: usize = 256 << 10;
@@ -52,14 +54,8 @@ pub struct Gate {
     pub limits: Limits,
     /// Bytes of bodies in flight.
     pub budget: Arc<Budget>,
-    /// How many large bodies may be examined at once: more than there are cores only cost memory.
-    pub examiners: Arc<Semaphore>,
-}
-
-/// Places for the examination of large bodies, one for each core.
-#[must_use]
-pub fn examiners() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)))
+    /// Where long examinations are made.
+    pub examiners: Examiners,
 }
 
 /// A question, or why it cannot be put.
@@ -177,17 +173,14 @@ impl Gate {
         charge: Charge,
         now: Now,
     ) -> (Box<CheckRequest>, Result<Examined, Denial>) {
-        let Ok(examiner) = Arc::clone(&self.examiners).acquire_owned().await else {
-            return (Box::default(), Err(Fault::Internal.into()));
-        };
         let endpoints = self.endpoints.load_full();
-        let work = tokio::task::spawn_blocking(move || {
-            // The work outlives a caller that gives up; its bytes and its place are free only when it is done.
-            let _held = (examiner, charge);
+        let work = move || {
+            // The work outlives a caller that gives up; its bytes are free only when it is done.
+            let _held = charge;
             let examined = examine(&request, now, &endpoints);
             (request, examined)
-        });
-        work.await.unwrap_or_else(|_| (Box::default(), Err(Fault::Internal.into())))
+        };
+        self.examiners.run(work).await.unwrap_or_else(|| (Box::default(), Err(Fault::Internal.into())))
     }
 }
 

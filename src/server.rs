@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     config::{self, Compiled, Context, Loaded, Problem, compile::Kept, process::Address},
     ext_authz::{ExtAuthz, GrpcService, SERVICE},
-    gate::{Gate, budget::Budget, examiners},
+    gate::{Gate, budget::Budget, examiners::Examiners},
     http_verify::HttpVerify,
     replay::Digests,
     secret::Secret,
@@ -97,7 +97,7 @@ impl Server {
             traces: Traces::start(compiled.traces.as_ref())?,
             limits: compiled.limits,
             budget: Budget::new(compiled.limits.bodies_in_flight),
-            examiners: examiners(),
+            examiners: Examiners::per_core(),
             endpoints: ArcSwap::from_pointee(crate::endpoint::Endpoints::default()),
         };
         kept.restore(gate.store.take_learned());

@@ -21,11 +21,15 @@ const ROOM: usize = 64 << 10;
 /// HTTP/2 asks for so many bytes when a long frame is on its way, which is then read to where it belongs.
 const LONG: usize = 12 << 10;
 
+/// Bytes that one connection may bring before the others have their turn.
+const TURN: usize = 128 << 10;
+
 /// A connection that is read in large pieces, and of which HTTP/2 is told that it takes one buffer at a time.
 ///
 /// HTTP/2 reads some six thousand bytes at a time, and writes a `DATA` frame of 256 bytes and more by a system call of its
 /// own, so that it need not be copied. Sixteen questions of 3 kB with answers of 400 bytes would be nine system calls to
-/// read and sixteen to write; so they are two.
+/// read and sixteen to write; so they are two. And whoever sends megabytes is read for as long as it takes to check a
+/// dozen small ones, and then again when it is his turn.
 #[derive(Debug)]
 pub(super) struct Gathering<C> {
     connection: C,
@@ -33,27 +37,33 @@ pub(super) struct Gathering<C> {
     room: Vec<u8>,
     begin: usize,
     end: usize,
+    /// What was read since the others had their turn.
+    turn: usize,
 }
 
 impl<C> Gathering<C> {
     pub(super) fn new(connection: C) -> Self {
-        Self { connection, room: Vec::new(), begin: 0, end: 0 }
+        Self { connection, room: Vec::new(), begin: 0, end: 0, turn: 0 }
     }
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Gathering<C> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { connection, room, begin, end } = &mut *self;
+        let Self { connection, room, begin, end, turn } = &mut *self;
         if *begin == *end {
+            if *turn >= TURN {
+                *turn = 0;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if into.remaining() >= LONG {
-                return Pin::new(connection).poll_read(context, into);
+                return read(connection, context, into, turn).map_ok(|_| ());
             }
             if room.is_empty() {
                 room.resize(ROOM, 0);
             }
-            let mut read = ReadBuf::new(room);
-            ready!(Pin::new(connection).poll_read(context, &mut read))?;
-            (*begin, *end) = (0, read.filled().len());
+            let count = ready!(read(connection, context, &mut ReadBuf::new(room), turn))?;
+            (*begin, *end) = (0, count);
         }
         let held = room.get(*begin..*end).unwrap_or_default();
         let taken = held.get(..into.remaining()).unwrap_or(held);
@@ -61,6 +71,23 @@ impl<C: AsyncRead + Unpin> AsyncRead for Gathering<C> {
         *begin = begin.saturating_add(taken.len());
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads, and counts what this turn has brought; a turn ends when there is nothing left.
+fn read<C: AsyncRead + Unpin>(
+    connection: &mut C,
+    context: &mut Context<'_>,
+    into: &mut ReadBuf<'_>,
+    turn: &mut usize,
+) -> Poll<io::Result<usize>> {
+    let before = into.filled().len();
+    let Poll::Ready(result) = Pin::new(connection).poll_read(context, into) else {
+        *turn = 0;
+        return Poll::Pending;
+    };
+    let count = into.filled().len().saturating_sub(before);
+    *turn = turn.saturating_add(count);
+    Poll::Ready(result.map(|()| count))
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for Gathering<C> {

@@ -5,10 +5,8 @@
 //! leaves this process a hash under a key that nobody knows does the same for a tenth of the price: a collision cannot be
 //! looked for without the key.
 
-use aws_lc_rs::{
-    aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    rand,
-};
+use anyhow::Context as _;
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use std::{fmt, sync::Arc};
 
 /// What was signed, in short.
@@ -33,7 +31,7 @@ impl Digests {
     /// Digests that no other process can make, and none can foresee.
     pub fn of_this_process() -> anyhow::Result<Self> {
         let mut key = [0; 16];
-        rand::fill(&mut key).map_err(|_| anyhow::anyhow!("the system has no random bytes"))?;
+        getrandom::fill(&mut key).context("the system gives no random bytes")?;
         let key = UnboundKey::new(&AES_128_GCM, &key).map_err(|_| anyhow::anyhow!("AES-GCM refuses its key"))?;
         Ok(Self::OfThisProcess(Arc::new(LessSafeKey::new(key))))
     }

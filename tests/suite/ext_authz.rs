@@ -5,7 +5,12 @@ use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
     service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
 };
-use hookwarden::{config::process::Limits, gate::budget::Budget, scheme::encoding::Encoding};
+use hookwarden::{
+    config::process::Limits,
+    gate::{budget::Budget, examiners::Examiners},
+    scheme::encoding::Encoding,
+};
+use std::sync::Arc;
 use tonic::transport::Channel;
 
 const NOW: i64 = 1_760_000_000;
@@ -335,7 +340,7 @@ async fn bodies_beyond_the_limits_are_denied_well_formed() {
     assert_eq!((seen.forwarded, seen.status, seen.reason()), (false, 413, "body_too_large"));
 
     let gate = gate::gate_with(CONFIGURATION, NOW, |gate| gate.budget = Budget::new(1 << 20));
-    let mut client = gate::connect(std::sync::Arc::clone(&gate)).await;
+    let mut client = gate::connect(Arc::clone(&gate)).await;
     let seen = ask(&mut client, delivery(&vec![b'x'; 3 << 20]).check(RAW)).await;
     assert_eq!((seen.status, seen.reason(), seen.header("retry-after")), (503, "overloaded", Some("5")));
     assert!(ask(&mut client, delivery(b"small").check(RAW)).await.forwarded, "the budget is given back");
@@ -355,7 +360,7 @@ async fn large_bodies_are_verified_off_the_io_thread() {
 #[tokio::test]
 async fn metrics_and_only_closed_labels() {
     let gate = gate::gate(CONFIGURATION, NOW);
-    let mut client = gate::connect(std::sync::Arc::clone(&gate)).await;
+    let mut client = gate::connect(Arc::clone(&gate)).await;
     for _ in 0..2 {
         ask(&mut client, delivery(b"body").check(RAW)).await;
     }
@@ -433,19 +438,19 @@ async fn a_text_body_with_an_exclamation_mark_may_be_another() {
 /// However many large bodies come, only so many are examined at once; the others wait, no longer than the deadline.
 #[tokio::test]
 async fn large_bodies_wait_for_a_place() {
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let gate = gate::gate_with(CONFIGURATION, NOW, |gate| {
-        gate.examiners = std::sync::Arc::clone(&places);
+        gate.examiners = Examiners::new(1);
         gate.limits.deadline = std::time::Duration::from_millis(50);
     });
-    let budget = std::sync::Arc::clone(&gate.budget);
+    let (budget, places) = (Arc::clone(&gate.budget), Arc::clone(&gate.examiners.places));
+    let taken = places.try_acquire().unwrap();
     let mut client = gate::connect(gate).await;
     let large = || delivery(&vec![b'x'; 300 << 10]).check(RAW);
     let seen = ask(&mut client, large()).await;
     assert_eq!((seen.status, seen.reason()), (503, "deadline_exceeded"));
     assert_eq!(budget.spent(), 0);
     assert!(ask(&mut client, delivery(b"body").check(RAW)).await.forwarded, "small ones need no place");
-    places.add_permits(1);
+    drop(taken);
     assert!(ask(&mut client, large()).await.forwarded);
     assert_eq!(places.available_permits(), 1, "the place is free again");
 }

@@ -13,7 +13,7 @@ use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, process::Limits},
     ext_authz::ExtAuthz,
-    gate::{Gate, budget::Budget, examiners},
+    gate::{Gate, budget::Budget, examiners::Examiners},
     store::Store,
     telemetry::Telemetry,
 };
@@ -40,7 +40,7 @@ pub(crate) fn gate_with(configuration: &str, now: i64, change: impl FnOnce(&mut 
         traces: hookwarden::traces::Traces::default(),
         limits: Limits::default(),
         budget: Budget::new(Limits::default().bodies_in_flight),
-        examiners: examiners(),
+        examiners: Examiners::per_core(),
     };
     change(&mut gate);
     Arc::new(gate)

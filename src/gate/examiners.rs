@@ -1,0 +1,117 @@
+//! Threads for examinations that take long: large bodies, and signatures by a private key when they come thick.
+//!
+//! The thread that reads and writes does all the rest, so whatever it hashes holds up everybody else's check. These stand
+//! back: the system is told that they are less urgent, so that where they share a core with it, as they do in a container
+//! that is allowed one, a small check does not wait for a large body's turn to end.
+
+use std::{
+    num::NonZero,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    thread,
+};
+use tokio::sync::{Semaphore, oneshot};
+
+/// How much less urgent: at ten steps the scheduler gives them about a tenth of a core that both want.
+const LESS_URGENT: i32 = 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that are started when the first long examination comes.
+#[derive(Debug)]
+pub struct Examiners {
+    /// One for each thread: who waits here can still give up, and is then not worked for.
+    pub places: Arc<Semaphore>,
+    threads: usize,
+    jobs: OnceLock<mpsc::Sender<Job>>,
+}
+
+impl Examiners {
+    /// So many threads, later.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(threads)), threads, jobs: OnceLock::new() }
+    }
+
+    /// One for each core: more would only cost memory.
+    #[must_use]
+    pub fn per_core() -> Self {
+        Self::new(thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// What `work` comes to, on one of these threads; nothing if it panics. Once begun it is finished, whether or not anybody
+    /// waits for it.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let (tell, told) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            let done = work();
+            // Free before anybody hears of it, so that whoever then looks finds a free place.
+            drop(place);
+            tell.send(done).ok();
+        });
+        self.jobs.get_or_init(|| start(self.threads)).send(job).ok()?;
+        told.await.ok()
+    }
+}
+
+fn start(threads: usize) -> mpsc::Sender<Job> {
+    let (give, take) = mpsc::channel::<Job>();
+    let take = Arc::new(Mutex::new(take));
+    for number in 0..threads {
+        let take = Arc::clone(&take);
+        let thread = thread::Builder::new().name(format!("examiner-{number}"));
+        if let Err(error) = thread.spawn(move || work_off(&take)) {
+            tracing::error!(%error, "cannot start a thread; large bodies are refused while there is none");
+        }
+    }
+    give
+}
+
+fn work_off(jobs: &Mutex<mpsc::Receiver<Job>>) {
+    // Where it is not allowed they are as urgent as the rest.
+    rustix::process::nice(LESS_URGENT).ok();
+    loop {
+        // The lock is held while waiting for a job and not while working at it.
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        catch_unwind(AssertUnwindSafe(job)).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_costs_one_examination_and_no_thread() {
+        let examiners = Examiners::new(1);
+        assert_eq!(examiners.run(|| -> u8 { panic!("on purpose") }).await, None);
+        assert_eq!(examiners.run(|| 7).await, Some(7));
+        assert_eq!(examiners.places.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn as_many_are_at_work_as_there_are_threads() {
+        let examiners = Arc::new(Examiners::new(2));
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let meet = |both: &Arc<std::sync::Barrier>| {
+            let (examiners, both) = (Arc::clone(&examiners), Arc::clone(both));
+            tokio::spawn(async move { examiners.run(move || both.wait().is_leader()).await })
+        };
+        let (one, other) = (meet(&both), meet(&both));
+        assert_ne!(one.await.unwrap().unwrap(), other.await.unwrap().unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_before_it_begins_is_not_worked_for() {
+        let examiners = Examiners::new(1);
+        let held = Arc::clone(&examiners.places).acquire_owned().await.unwrap();
+        {
+            let mut waiting = std::pin::pin!(examiners.run(|| unreachable!("nobody waits for this")));
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+        }
+        drop(held);
+        assert_eq!(examiners.run(|| 7).await, Some(7));
+    }
+}

@@ -98,7 +98,18 @@ pub async fn check(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints, sta
 /// Everything that needs no state.
 #[must_use]
 pub fn examine(delivery: &Delivery<'_>, now: Now, endpoints: &Endpoints) -> Examined {
-    let endpoint = endpoints.find(delivery).cloned();
+    examine_at(endpoints.find(delivery), delivery, now, endpoints)
+}
+
+/// The same, for whoever has looked already which endpoint a delivery is for.
+#[must_use]
+pub fn examine_at(
+    endpoint: Option<&Arc<Endpoint>>,
+    delivery: &Delivery<'_>,
+    now: Now,
+    endpoints: &Endpoints,
+) -> Examined {
+    let endpoint = endpoint.cloned();
     let finding = match &endpoint {
         Some(endpoint) => examine_for(endpoint, delivery, now, endpoints.digests_for(endpoint)),
         None => Err(Rejection::UnknownEndpoint.into()),

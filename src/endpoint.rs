@@ -40,6 +40,8 @@ pub struct Endpoint {
     pub enrolment: Option<EnrolmentWindow>,
     /// Whose address a client's is, where a token or password could be guessed.
     pub guessed_by: Option<ClientAddress>,
+    /// Whether to verify takes long, whatever the body is.
+    pub takes_long: bool,
     /// Which secrets and keys have an end, and when.
     pub ends: Vec<(String, UnixSeconds)>,
     /// How it guards against replays, where it does.

@@ -142,10 +142,10 @@ impl Gate {
         let (request, examined) = match examined {
             Some(examined) => (request, Ok(examined)),
             None if request.body_length() > OFFLOAD_ABOVE => self.examine_elsewhere(request, charge, now).await,
-            None => {
-                let examined = examine(&request, now, &self.endpoints.load());
-                (request, examined)
-            }
+            None => match self.examine_here(&request, now) {
+                Some(examined) => (request, examined),
+                None => self.examine_elsewhere(request, charge, now).await,
+            },
         };
         let outcome = match examined {
             Ok(examined) => {
@@ -166,6 +166,20 @@ impl Gate {
         (request, outcome)
     }
 
+    /// Examines at once; not if that takes long, and another one did just now.
+    fn examine_here(&self, request: &CheckRequest, now: Now) -> Option<Result<Examined, Denial>> {
+        let endpoints = self.endpoints.load();
+        guarded(|| {
+            let delivery = request.delivery()?;
+            let endpoint = endpoints.find(&delivery);
+            if endpoint.is_some_and(|endpoint| endpoint.takes_long) && !self.examiners.spare(now) {
+                return Ok(None);
+            }
+            Ok(Some(check::examine_at(endpoint, &delivery, now, &endpoints)))
+        })
+        .transpose()
+    }
+
     /// Examines on a thread where it holds nobody up.
     async fn examine_elsewhere(
         &self,
@@ -177,7 +191,7 @@ impl Gate {
         let work = move || {
             // The work outlives a caller that gives up; its bytes are free only when it is done.
             let _held = charge;
-            let examined = examine(&request, now, &endpoints);
+            let examined = guarded(|| Ok(check::examine(&request.delivery()?, now, &endpoints)));
             (request, examined)
         };
         self.examiners.run(work).await.unwrap_or_else(|| (Box::default(), Err(Fault::Internal.into())))
@@ -206,12 +220,8 @@ impl Question {
 }
 
 /// Examines, and turns a panic into a fault of this one check. Nothing that is shared is held across it.
-fn examine(request: &CheckRequest, now: Now, endpoints: &Endpoints) -> Result<Examined, Denial> {
-    catch_unwind(AssertUnwindSafe(|| {
-        let delivery = request.delivery()?;
-        Ok(check::examine(&delivery, now, endpoints))
-    }))
-    .unwrap_or(Err(Fault::Internal.into()))
+fn guarded<T>(examine: impl FnOnce() -> Result<T, Denial>) -> Result<T, Denial> {
+    catch_unwind(AssertUnwindSafe(examine)).unwrap_or(Err(Fault::Internal.into()))
 }
 
 fn denied(denial: impl Into<Denial>) -> Outcome {

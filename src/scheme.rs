@@ -239,6 +239,19 @@ impl Scheme {
         self.flatten().any(|scheme| matches!(scheme, Self::IpLease(_) | Self::Basic(_)))
     }
 
+    /// Whether a signature by a private key is verified, which takes as long as hashing a hundred kilobytes and more.
+    #[must_use]
+    pub fn has_public_keys(&self) -> bool {
+        self.flatten().any(|scheme| match scheme {
+            Self::Signed(signed) => matches!(signed.signer, signed::Signer::PrivateKey { .. }),
+            Self::Jwt(jwt) => matches!(jwt.issuer, jwt::Issuer::PrivateKey { .. } | jwt::Issuer::Chain { .. }),
+            Self::HttpSignature(_) | Self::HttpMessageSignature(_) => true,
+            Self::Token(_) | Self::IpLease(_) | Self::Basic(_) | Self::Networks(_)
+            // Their members come by themselves.
+            | Self::AllOf(_) | Self::AnyOf(_) | Self::Cases(_) => false,
+        })
+    }
+
     /// Whether every delivery that it verifies has signed content.
     #[must_use]
     pub fn signs(&self) -> bool {

@@ -4,16 +4,26 @@
 //! back: the system is told that they are less urgent, so that where they share a core with it, as they do in a container
 //! that is allowed one, a small check does not wait for a large body's turn to end.
 
+use crate::clock::Now;
 use std::{
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
+    time::Duration,
 };
 use tokio::sync::{Semaphore, oneshot};
 
 /// How much less urgent: at ten steps the scheduler gives them about a tenth of a core that both want.
 const LESS_URGENT: i32 = 10;
+
+/// How often one is spared the way here. To go to another thread and back costs a third of what it takes to verify one by
+/// RSA, so that those which come now and then stay where they are; when they come thick they go.
+const SPARED_EVERY: Duration = Duration::from_millis(1);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -24,19 +34,32 @@ pub struct Examiners {
     pub places: Arc<Semaphore>,
     threads: usize,
     jobs: OnceLock<mpsc::Sender<Job>>,
+    /// When one was spared last, in microseconds counted from 1.
+    spared_at: AtomicU64,
 }
 
 impl Examiners {
     /// So many threads, later.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(threads)), threads, jobs: OnceLock::new() }
+        Self { places: Arc::new(Semaphore::new(threads)), threads, jobs: OnceLock::new(), spared_at: AtomicU64::new(0) }
     }
 
     /// One for each core: more would only cost memory.
     #[must_use]
     pub fn per_core() -> Self {
         Self::new(thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    /// Whether an examination that takes some tens of microseconds may be made where everybody waits for it. Counts it if so.
+    pub fn spare(&self, now: Now) -> bool {
+        let now = u64::try_from(now.monotonic.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
+        let last = self.spared_at.load(Ordering::Relaxed);
+        let free = last == 0 || u128::from(now.saturating_sub(last)) >= SPARED_EVERY.as_micros();
+        if free {
+            self.spared_at.store(now, Ordering::Relaxed);
+        }
+        free
     }
 
     /// What `work` comes to, on one of these threads; nothing if it panics. Once begun it is finished, whether or not anybody
@@ -89,6 +112,18 @@ mod tests {
         assert_eq!(examiners.run(|| -> u8 { panic!("on purpose") }).await, None);
         assert_eq!(examiners.run(|| 7).await, Some(7));
         assert_eq!(examiners.places.available_permits(), 1);
+    }
+
+    #[test]
+    fn one_in_a_millisecond_is_spared() {
+        let examiners = Examiners::new(1);
+        let at = |micros| Now { wall: crate::clock::UnixSeconds(0), monotonic: Duration::from_micros(micros) };
+        assert!(examiners.spare(at(0)));
+        assert!(!examiners.spare(at(0)));
+        assert!(!examiners.spare(at(999)));
+        assert!(examiners.spare(at(1000)));
+        assert!(!examiners.spare(at(1999)));
+        assert!(examiners.spare(at(50_000)));
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows a provider. Adding one is a file beside these and its vectors; `build.rs` finds it.
 
-use crate::config::{file, yaml};
+use crate::config::file;
 use std::{collections::BTreeMap, sync::OnceLock};
 
 include!(concat!(env!("OUT_DIR"), "/presets.rs"));
@@ -31,8 +31,9 @@ pub fn find(name: &str) -> Option<&'static file::Preset> {
     let at = PRESETS.iter().position(|(preset, ..)| *preset == name)?;
     let (_, text, _) = PRESETS.get(at)?;
     let parsed = PARSED.get_or_init(|| PRESETS.iter().map(|_| OnceLock::new()).collect());
-    // A test reads every one of them, so that here a broken one can simply be absent.
-    parsed.get(at)?.get_or_init(|| yaml::read(text).ok()?.value).as_ref()
+    // A test reads every one of them as strictly as a configuration, so that here it need not be said where one is wrong:
+    // that would take twice as long, and a start is mostly this.
+    parsed.get(at)?.get_or_init(|| serde_yaml::from_str(text).ok()).as_ref()
 }
 
 /// All presets.
@@ -161,4 +162,19 @@ fn place(signature: &file::Signature) -> String {
 /// A template as text of one line, safe in a Markdown table.
 fn shown(template: &str) -> String {
     template.replace('\n', "⏎").replace('|', "¦")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::yaml;
+
+    #[test]
+    fn every_preset_is_what_a_strict_reader_takes_it_for() {
+        for (name, text, _) in PRESETS {
+            let read = yaml::read::<file::Preset>(text).unwrap();
+            assert!(read.findings.problems.is_empty(), "{name}: {:?}", read.findings.problems);
+            assert_eq!(format!("{:?}", find(name).unwrap()), format!("{:?}", read.value.unwrap()), "{name}");
+        }
+    }
 }

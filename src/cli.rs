@@ -14,10 +14,9 @@ use crate::{
     decision::{Allowed, Decision},
     key_fetcher::KeyFetcher,
     provider, reply,
-    server::Server,
+    server::{Server, runtime},
     store::Store,
 };
-use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use request::SavedRequest;
 use serde_json::{Value, json};
@@ -163,15 +162,6 @@ fn complain(problems: &Problems) -> ExitCode {
 fn misuse(text: &str) -> ExitCode {
     drop(writeln!(std::io::stderr(), "hookwarden: {text}"));
     ExitCode::from(PROBLEM)
-}
-
-/// How many turns of others pass before sockets are looked at again. Tokio's own 61 are meant for short ones: a connection
-/// that brings megabytes takes fifty microseconds for each of its turns, and a small check would not be seen meanwhile.
-const TURNS: u32 = 4;
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().event_interval(TURNS).build().context("cannot start the runtime")
 }
 
 fn run_serve(serve: &Serve) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! Listeners, reload and shutdown.
 //!
-//! One current-thread runtime does all I/O: on this workload a multi-threaded one costs half as much again. Only
-//! large bodies and the disk leave it.
+//! One current-thread runtime does all I/O unless the configuration wants more of them (`threads`). Only large bodies,
+//! thick signatures by private keys, and the disk leave it.
 //!
 //! Start: the configuration is valid or there is no process. Reload: parse, compile, swap; any problem keeps what is
 //! in force. Shutdown: readiness goes first, then the listener, and checks in flight finish, within a bound.
@@ -9,7 +9,10 @@
 mod admin;
 mod incoming;
 mod reload;
+mod threads;
 mod watcher;
+
+pub use threads::runtime;
 
 use crate::{
     clock::Clock,
@@ -237,39 +240,27 @@ impl Server {
     async fn listen(
         &self,
         health: impl GrpcService,
-        mut stopped: watch::Receiver<bool>,
+        stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<(String, tokio::task::JoinHandle<()>)> {
         let bound = incoming::bind(&self.listen.ext_authz, self.listen.socket_mode).await?;
         let address = bound.address();
         let service = ExtAuthz::new(&self.gate, stopped.clone(), health);
-        let serving = tokio::spawn(async move {
-            let stop = told_to_stop(&mut stopped);
-            match bound {
-                incoming::Bound::Tcp(incoming) => service.serve(incoming, stop).await,
-                incoming::Bound::Unix(incoming) => service.serve(incoming, stop).await,
-            }
-        });
+        let serving = tokio::spawn(threads::serve(bound, self.listen.threads, stopped, service));
         Ok((address, serving))
     }
 
     /// Binds the HTTP listener, where there is one, and serves it in the background until it is told to stop.
     async fn listen_for_http(
         &self,
-        mut stopped: watch::Receiver<bool>,
+        stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<(Option<String>, tokio::task::JoinHandle<()>)> {
         let Some(listener) = &self.listen.verify else {
-            return Ok((None, tokio::spawn(async move { told_to_stop(&mut stopped).await })));
+            return Ok((None, tokio::spawn(threads::told_to(stopped))));
         };
         let bound = incoming::bind(&listener.address, self.listen.socket_mode).await?;
         let address = bound.address();
         let service = HttpVerify::new(Arc::clone(&self.gate), listener.rules.clone());
-        let serving = tokio::spawn(async move {
-            let stop = told_to_stop(&mut stopped);
-            match bound {
-                incoming::Bound::Tcp(incoming) => service.serve(incoming, stop).await,
-                incoming::Bound::Unix(incoming) => service.serve(incoming, stop).await,
-            }
-        });
+        let serving = tokio::spawn(threads::serve(bound, self.listen.threads, stopped, service));
         Ok((Some(address), serving))
     }
 
@@ -335,11 +326,6 @@ impl Server {
         }
         announced.extend(generated.keys().cloned());
     }
-}
-
-/// Comes back when the listeners are to stop. An error means that the sender is gone, which is a stop too.
-async fn told_to_stop(stopped: &mut watch::Receiver<bool>) {
-    while !*stopped.borrow_and_update() && stopped.changed().await.is_ok() {}
 }
 
 /// Says what should be looked at.

@@ -118,6 +118,10 @@ class Program:
         status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
+    def threads(self):
+        """The names of its threads."""
+        return {thread.read_text().strip() for thread in pathlib.Path(f"/proc/{self._process.pid}/task").glob("*/comm")}
+
     def stop(self, deadline=12):
         if self.running:
             self.signal(signal.SIGTERM)

@@ -25,7 +25,12 @@ pub struct Listen {
     pub socket_mode: u32,
     /// Metrics and probes.
     pub admin: Option<SocketAddr>,
+    /// Threads that read, check and write, for each listener but the admin's.
+    pub threads: usize,
 }
+
+/// Most threads of a listener. Long before so many are busy there is a second machine.
+const MAX_THREADS: usize = 64;
 
 /// A listener's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +120,11 @@ pub(super) fn listen(
             Err(_) => findings.problem(&path.key("admin"), "is not `address:port`; write `127.0.0.1:9193` or `off`"),
         },
     };
-    Listen { ext_authz: ext_authz.unwrap_or(Address::Tcp(default)), verify, socket_mode, admin }
+    let threads = written.threads.unwrap_or(1);
+    if !(1..=MAX_THREADS).contains(&threads) {
+        findings.problem::<()>(&path.key("threads"), &format!("is not between 1 and {MAX_THREADS}"));
+    }
+    Listen { ext_authz: ext_authz.unwrap_or(Address::Tcp(default)), verify, socket_mode, admin, threads }
 }
 
 /// Nobody may listen to, or speak in the place of, a proxy that is somewhere else.

@@ -4,7 +4,7 @@
 //! (RUSTSEC-2024-0376) nor spin it: it pauses and goes on.
 
 use super::display;
-use crate::config::process::Address;
+use crate::{config::process::Address, http_verify::Peer};
 use anyhow::{Context as _, bail};
 use std::{
     io,
@@ -41,26 +41,50 @@ pub(super) struct Incoming<L> {
 
 /// What both kinds of listener do.
 pub(super) trait Accept {
-    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Connection: AsyncRead + AsyncWrite + Peer + Unpin + Send + 'static;
+    /// A connection on its way from one runtime to another.
+    type Apart: Send + 'static;
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Self::Connection>>;
+    /// Takes a connection from the runtime that it is of.
+    fn part(connection: Self::Connection) -> io::Result<Self::Apart>;
+    /// Gives one to the runtime at hand.
+    fn settle(apart: Self::Apart) -> io::Result<Self::Connection>;
 }
 
 impl Accept for TcpListener {
     type Connection = TcpStream;
+    type Apart = std::net::TcpStream;
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
         let (connection, _) = ready!(Self::poll_accept(self, context))?;
         connection.set_nodelay(true)?;
         Poll::Ready(Ok(connection))
     }
+
+    fn part(connection: TcpStream) -> io::Result<std::net::TcpStream> {
+        connection.into_std()
+    }
+
+    fn settle(apart: std::net::TcpStream) -> io::Result<TcpStream> {
+        TcpStream::from_std(apart)
+    }
 }
 
 impl Accept for UnixListener {
     type Connection = UnixStream;
+    type Apart = std::os::unix::net::UnixStream;
 
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
         let (connection, _) = ready!(Self::poll_accept(self, context))?;
         Poll::Ready(Ok(connection))
+    }
+
+    fn part(connection: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
+        connection.into_std()
+    }
+
+    fn settle(apart: std::os::unix::net::UnixStream) -> io::Result<UnixStream> {
+        UnixStream::from_std(apart)
     }
 }
 

@@ -174,3 +174,21 @@ def test_a_broken_configuration_does_not_start(own_stack):
     done = subprocess.run([BINARY, "serve", "--config", broken], capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 2
     assert f"{broken}:" in done.stderr and "endpoints.github.provider: is not a preset" in done.stderr
+
+
+def test_several_threads_serve_and_drain_together(own_stack):
+    """Connections are dealt out to four threads; none of them loses a delivery, and all of them end."""
+    own_stack.hookwarden.signal(signal.SIGTERM)
+    assert own_stack.hookwarden.wait(STOP) == 0
+    configuration = own_stack.config.read_text()
+    assert "\nlisten:\n" in configuration
+    own_stack.config.write_text(configuration.replace("\nlisten:\n", "\nlisten:\n  threads: 4\n", 1))
+    own_stack.start_hookwarden()
+    assert {"io-1", "io-2", "io-3"} <= own_stack.hookwarden.threads()
+
+    signed, unsigned = loads(own_stack)
+    with Load(own_stack, signed, unsigned) as load:
+        load.wait_for_more(200)
+    assert_only_verified_ones_arrived(own_stack, signed, load)
+    own_stack.hookwarden.signal(signal.SIGTERM)
+    assert own_stack.hookwarden.wait(STOP) == 0

@@ -18,6 +18,10 @@ pub struct Listen {
     pub allow_plaintext: Option<bool>,
     /// Metrics and probes: `address:port`, or `off`. Default `127.0.0.1:9193`.
     pub admin: Option<String>,
+    /// Threads that read, check and write, for each of the other listeners. Default 1, which feeds some six of Envoy's
+    /// workers. A connection stays on one of them. Large bodies have threads of their own.
+    #[schemars(range(min = 1, max = 64))]
+    pub threads: Option<usize>,
     /// Who shows this token to `POST /reload` of the admin listener may have the configuration read again. Without it
     /// there is no such call.
     pub reload_token: Option<OwnToken>,

@@ -90,7 +90,7 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<Read<T>, Problem> {
 fn fill<T: DeserializeOwned>(tree: &mut Value, findings: &mut Findings, positions: &mut Positions) -> Option<T> {
     let mut removed: Vec<Path> = Vec::new();
     while findings.problems.len() < MAX_PROBLEMS {
-        let error = match serde_path_to_error::deserialize::<_, T>(tree.clone()) {
+        let error = match serde_path_to_error::deserialize::<_, T>(&*tree) {
             Ok(value) => return Some(value),
             Err(error) => error,
         };

@@ -4,23 +4,25 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults bench oracles manifests docs test-deploy fmt clean tools containers redis prometheus nginx faketime \
+.PHONY: help demo build test lint unit e2e test-faults bench bench-build instructions valgrind oracles manifests docs test-deploy fmt clean tools containers redis prometheus nginx faketime \
 	commands
 
 help:
 	@echo 'make demo          nine providers through a real Envoy, on this machine; until Ctrl-C'
 	@echo 'make demo ONCE=1   the same, then ends: with status 0 if every outcome was as expected'
 	@echo 'make build         target/release/hookwarden'
-	@echo 'make test          formatting, lints, unit tests, end-to-end tests, oracles, manifests, documentation, and the demo once'
+	@echo 'make test          formatting, lints, unit tests, instructions, end-to-end tests, oracles, manifests, documentation, and the demo once'
 	@echo 'make lint          formatting and lints only'
 	@echo 'make unit          the tests that need no Envoy'
+	@echo 'make instructions  how many instructions a check takes; fails if they are more than was agreed'
 	@echo 'make e2e           the tests through a real Envoy, and a real nginx, with a real Redis and Prometheus; PYTEST="-k lease" chooses some'
 	@echo 'make test-faults   the end-to-end tests of faults, as long as they are meant to last'
 	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
 	@echo 'make manifests     Kubernetes manifests, the Helm chart and the recipes, by real kubectl, Helm and Envoy; needs Node.js'
 	@echo 'make docs          links, configurations and commands of the documentation; needs Node.js'
 	@echo 'make test-deploy   the image, the compose file and the pod, run for real; needs root and Debian, PYTEST="-k pod" chooses some'
-	@echo 'make bench         what a check costs, beside a server that looks at nothing; writes docs/performance.md'
+	@echo 'make bench         what a check costs, beside a server that looks at nothing, through Envoy and nginx, and beside'
+	@echo '                   other ways to verify; writes docs/performance.md. SETS="envoy memory" chooses some'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
 
@@ -34,6 +36,7 @@ build: tools
 test:
 	$(MAKE) lint
 	$(MAKE) unit
+	$(MAKE) instructions
 	$(MAKE) e2e
 	$(MAKE) oracles
 	$(MAKE) manifests
@@ -55,10 +58,16 @@ test-faults: build $(VENV)/e2e.stamp redis faketime
 	HOOKWARDEN_ROTATION_SECONDS=120 HOOKWARDEN_RACES=100 HOOKWARDEN_FAULT_SECONDS=10 \
 		$(PYTHON) -m pytest tests/e2e -k 'rotation or store or redis or clock or replay or lifecycle' $(PYTEST)
 
-# Beside nothing else: what runs meanwhile is measured too.
-bench: build
+bench-build: tools
 	cargo build --release --locked --manifest-path tests/bench/Cargo.toml
-	python3 -B tests/bench/bench.py --rounds $(or $(ROUNDS),5) --write docs/performance.md
+
+instructions: build bench-build valgrind
+	python3 -B tests/bench/instructions.py
+
+# Beside nothing else: what runs meanwhile is measured too.
+bench: build bench-build
+	$(if $(SETS),,python3 -B tests/bench/bench.py --rounds $(or $(ROUNDS),5) --write docs/performance.md)
+	python3 -B tests/bench/paths.py --rounds $(or $(ROUNDS),9) --install --write docs/performance.md $(SETS)
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)
@@ -131,6 +140,11 @@ redis:
 prometheus:
 	@command -v promtool >/dev/null || { echo 'make: prometheus is not installed; installing it from Debian'; \
 		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus; }
+
+# It counts instructions.
+valgrind:
+	@command -v valgrind >/dev/null || { echo 'make: valgrind is not installed; installing it from Debian'; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends valgrind >/dev/null; }
 
 # With njs. Its own service is not started.
 nginx:

@@ -14,92 +14,50 @@ metadata. Every delivery is a new one, correctly signed.
 
 import argparse
 import contextlib
-import datetime
-import json
-import os
+import functools
 import pathlib
-import platform
-import socket
 import statistics
-import subprocess
 import tempfile
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-BUILT = HERE / "target" / "release"
-PRODUCT = pathlib.Path(os.environ.get("HOOKWARDEN_BIN", ROOT / "target" / "release" / "hookwarden"))
+import measure
+from measure import SECRET, spread
+
 CONFIGURATION = """
 listen: {{ ext_authz: "{listen}", admin: "off" }}
 watch: false
 outcomes: access_log
 endpoints:
-  github: {{ provider: github, secrets: [{{ id: main, inline: a secret of the benchmarks }}] }}
+  github: {{ provider: github, secrets: [{{ id: main, inline: {secret} }}] }}
 """
-SETTINGS = [(kind, size, streams) for size, many in ((2048, (1, 16, 64)), (262_144, (16,))) for kind in ("unix", "tcp") for streams in many]
-BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->\n"
-
-
-def pinned(core, command):
-    cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[core % len(cores)]), *map(str, command)]
+SIZES = {2048: (1, 16, 64), 262_144: (16,)}
+SETTINGS = [(kind, size, streams) for size, many in SIZES.items() for kind in ("unix", "tcp") for streams in many]
 
 
 @contextlib.contextmanager
 def server(what, kind, directory):
     """A server on a socket of its own: its process and where it is."""
-    if kind == "unix":
-        target = listen = f"unix:{directory}/{time.monotonic_ns()}.sock"
-        listen = listen.replace("unix:", "unix://")
-    else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            target = listen = f"127.0.0.1:{probe.getsockname()[1]}"
+    target = f"unix:{measure.fresh(directory, '.sock')}" if kind == "unix" else f"127.0.0.1:{measure.free_port()}"
+    pin = functools.partial(measure.pinned, 0)
     if what == "product":
-        file = pathlib.Path(directory) / f"{time.monotonic_ns()}.yaml"
-        file.write_text(CONFIGURATION.format(listen=listen))
-        command = [PRODUCT, "serve", "--config", file, "--log-level", "error"]
+        listen = target.replace("unix:", "unix://")
+        started = measure.hookwarden(directory, CONFIGURATION.format(listen=listen, secret=SECRET), target, pin)
     else:
-        command = [BUILT / "floor", target]
-    process = subprocess.Popen(pinned(0, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_it_listens(target, process)
+        started = measure.floor(directory, target, pin)
+    with started as process:
         yield process, target
-    finally:
-        process.terminate()
-        process.wait(15)
 
 
-def wait_until_it_listens(target, process):
-    end = time.monotonic() + 10
-    while time.monotonic() < end and process.poll() is None:
-        path = target.removeprefix("unix:")
-        with socket.socket(socket.AF_UNIX if path != target else socket.AF_INET) as probe:
-            address = path if path != target else (target.split(":")[0], int(target.split(":")[1]))
-            if probe.connect_ex(address) == 0:
-                return
-        time.sleep(0.005)
-    raise SystemExit(f"no server at {target}")
-
-
-def measure(what, setting, seconds, directory):
+def sample(what, setting, seconds, directory):
     kind, size, streams = setting
     with server(what, kind, directory) as (process, target):
-        load = pinned(1, [BUILT / "load", target, process.pid, streams, size, seconds])
-        answer = json.loads(subprocess.run(load, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout)
+        answer = measure.ask("load", target, process.pid, streams, size, seconds, pin=functools.partial(measure.pinned, 1))
         if answer["wrong"] or not answer["checks"]:
             raise SystemExit(f"{what} {setting}: {answer}")
-        memory = int((pathlib.Path(f"/proc/{process.pid}/status").read_text()).partition("VmRSS:")[2].split()[0])
     return {
         "cpu": answer["cpu_ns"] / answer["checks"] / 1000,
         "rate": answer["checks"] / answer["seconds"],
         "p99": answer["p99_us"],
-        "memory": memory,
     }
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
 def table(rounds, seconds):
@@ -113,12 +71,13 @@ def table(rounds, seconds):
             runs = {name: [] for name in ("floor", "again", "product")}
             for _ in range(rounds):
                 for name in runs:
-                    runs[name].append(measure(name, setting, seconds, directory))
+                    runs[name].append(sample(name, setting, seconds, directory))
             ratio = lambda name, of: [run[of] / floor[of] for run, floor in zip(runs[name], runs["floor"])]
             kind, size, streams = setting
             floor = statistics.median(run["cpu"] for run in runs["floor"])
             lines.append(
-                f"| {kind} | {size >> 10} KiB | {streams} | {floor:.1f} | {spread(ratio('again', 'cpu'))} | **{spread(ratio('product', 'cpu'))}** "
+                f"| {kind} | {size >> 10} KiB | {streams} | {floor:.1f} "
+                f"| {spread(ratio('again', 'cpu'))} | **{spread(ratio('product', 'cpu'))}** "
                 f"| {statistics.median(ratio('product', 'rate')):.2f} | {statistics.median(ratio('product', 'p99')):.2f} |"
             )
             print(lines[-1], flush=True)
@@ -131,16 +90,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--write", type=pathlib.Path, help="a page whose table is replaced")
     options = parser.parse_args()
+    measure.prepare()
+    if options.write:
+        measure.parts(options.write, "bench")
     lines = table(options.rounds, options.seconds)
     if options.write:
-        page = options.write.read_text()
-        before, _, rest = page.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        about = (
-            f"{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}, Linux {platform.release().split('-')[0]}; "
-            f"{options.rounds} interleaved rounds of {options.seconds:g} s: median (least–most) of the rounds' ratios.\n\n"
-        )
-        options.write.write_text(before + BEGIN + about + "\n".join(lines) + "\n" + END + after)
+        measure.write(options.write, "bench", [measure.about(options), "", *lines])
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ use crate::{
     replay::SignedDigest,
     secret::{Key, Label},
 };
+use algorithm::Algorithm;
 use ip_lease::{Grant, Tenant};
 use std::{sync::Arc, time::Duration};
 
@@ -239,16 +240,29 @@ impl Scheme {
         self.flatten().any(|scheme| matches!(scheme, Self::IpLease(_) | Self::Basic(_)))
     }
 
-    /// Whether a signature by a private key is verified, which takes as long as hashing a hundred kilobytes and more.
+    /// Whether to verify can take as long as hashing some hundred kilobytes, however short the body is.
     #[must_use]
-    pub fn has_public_keys(&self) -> bool {
+    pub fn takes_long(&self) -> bool {
+        let long = |algorithms: &[Algorithm]| algorithms.iter().any(|algorithm| algorithm.takes_long());
         self.flatten().any(|scheme| match scheme {
-            Self::Signed(signed) => matches!(signed.signer, signed::Signer::PrivateKey { .. }),
-            Self::Jwt(jwt) => matches!(jwt.issuer, jwt::Issuer::PrivateKey { .. } | jwt::Issuer::Chain { .. }),
-            Self::HttpSignature(_) | Self::HttpMessageSignature(_) => true,
-            Self::Token(_) | Self::IpLease(_) | Self::Basic(_) | Self::Networks(_)
+            Self::Signed(signed) => {
+                matches!(signed.signer, signed::Signer::PrivateKey { algorithm, .. } if algorithm.takes_long())
+            }
+            Self::Jwt(jwt) => match &jwt.issuer {
+                jwt::Issuer::PrivateKey { algorithms, .. } | jwt::Issuer::Chain { algorithms, .. } => long(algorithms),
+                jwt::Issuer::Mac(_) => false,
+            },
+            Self::HttpMessageSignature(scheme) => long(&scheme.algorithms),
+            // Of RSA there is PKCS #1 v1.5 alone.
+            Self::HttpSignature(_)
+            | Self::Token(_)
+            | Self::IpLease(_)
+            | Self::Basic(_)
+            | Self::Networks(_)
             // Their members come by themselves.
-            | Self::AllOf(_) | Self::AnyOf(_) | Self::Cases(_) => false,
+            | Self::AllOf(_)
+            | Self::AnyOf(_)
+            | Self::Cases(_) => false,
         })
     }
 

@@ -246,7 +246,7 @@ fn endpoint(
     Some(Endpoint {
         ends: ends(&written),
         guessed_by: scheme.can_be_guessed().then_some(client),
-        takes_long: scheme.has_public_keys(),
+        takes_long: scheme.takes_long(),
         replay,
         name: name.to_owned(),
         provider: written.provider.unwrap_or_else(|| "custom".to_owned()),

@@ -1,4 +1,4 @@
-//! Threads for examinations that take long: large bodies, and signatures by a private key when they come thick.
+//! Threads for examinations that take long: large bodies, and signatures by the dearer algorithms when they come thick.
 //!
 //! The thread that reads and writes does all the rest, so whatever it hashes holds up everybody else's check. These stand
 //! back: the system is told that they are less urgent, so that where they share a core with it, as they do in a container
@@ -21,8 +21,8 @@ use tokio::sync::{Semaphore, oneshot};
 /// How much less urgent: at ten steps the scheduler gives them about a tenth of a core that both want.
 const LESS_URGENT: i32 = 10;
 
-/// How often one is spared the way here. To go to another thread and back costs a third of what it takes to verify one by
-/// RSA, so that those which come now and then stay where they are; when they come thick they go.
+/// How often one is spared the way here. To go to another thread and back costs twenty microseconds of a core, so that those
+/// which come now and then stay where they are; when they come thick they go.
 const SPARED_EVERY: Duration = Duration::from_millis(1);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -51,7 +51,7 @@ impl Examiners {
         Self::new(thread::available_parallelism().map_or(1, NonZero::get))
     }
 
-    /// Whether an examination that takes some tens of microseconds may be made where everybody waits for it. Counts it if so.
+    /// Whether an examination that takes some hundred microseconds may be made where everybody waits for it. Counts it if so.
     pub fn spare(&self, now: Now) -> bool {
         let now = u64::try_from(now.monotonic.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
         let last = self.spared_at.load(Ordering::Relaxed);

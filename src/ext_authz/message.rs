@@ -31,6 +31,8 @@ pub struct CheckRequest {
     size: i64,
     text_body: Span,
     raw_body: Bytes,
+    /// Where that is in the message, if it is.
+    raw_at: Span,
     /// Headers, repeated ones joined.
     joined: Vec<(Span, Span)>,
     /// Headers, one entry a line.
@@ -71,6 +73,7 @@ impl CheckRequest {
             Span(_, 0) => Bytes::new(),
             Span(begin, length) => message.slice(begin..begin.saturating_add(length)),
         };
+        request.raw_at = raw_body;
         request.message = message;
         Ok(request)
     }
@@ -240,6 +243,27 @@ impl CheckRequest {
             .collect();
         request.message = text.into();
         request
+    }
+
+    /// Lets go of a body that nobody will look at again, and with it of the memory that the message was in: the rest is a few
+    /// kilobytes, and moves. What is let go is given back to the system here and now, which takes its time where the body
+    /// was long.
+    pub fn let_go_of_body(&mut self) {
+        let body = if self.raw_body.is_empty() { self.text_body } else { self.raw_at };
+        let Span(begin, length) = body;
+        let end = begin.saturating_add(length);
+        let kept = [self.message.get(..begin), self.message.get(end..)].map(Option::unwrap_or_default).concat();
+        let texts =
+            [&mut self.id, &mut self.method, &mut self.path, &mut self.host, &mut self.protocol, &mut self.peer];
+        let joined = self.joined.iter_mut().flat_map(|(key, value)| [key, value]);
+        let lines = self.lines.iter_mut().flat_map(|line| [&mut line.key, &mut line.value, &mut line.raw_value]);
+        for text in texts.into_iter().chain(&mut self.endpoint).chain(joined).chain(lines) {
+            if text.0 >= end {
+                text.0 = text.0.saturating_sub(length);
+            }
+        }
+        self.message = kept.into();
+        (self.raw_body, self.raw_at, self.text_body) = (Bytes::new(), Span::default(), Span::default());
     }
 
     /// Adds the body of another listener's question.

@@ -144,6 +144,8 @@ impl<H: GrpcService> ExtAuthz<H> {
             // A connection that breaks is the proxy's to report.
             tokio::spawn(drive(graceful.watch(connection), calls));
         }
+        // Nobody accepts any more: who connects now is to learn so at once, and not to wait on a socket that still listens.
+        drop(incoming);
         graceful.shutdown().await;
     }
 

@@ -181,6 +181,8 @@ impl HttpVerify {
                 drop(place);
             });
         }
+        // Nobody accepts any more, so nobody is to wait on a socket that still listens.
+        drop(incoming);
         graceful.shutdown().await;
     }
 

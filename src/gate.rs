@@ -139,13 +139,14 @@ impl Gate {
         charge: Charge,
         now: Now,
     ) -> (Box<CheckRequest>, Outcome) {
-        let (request, examined) = match examined {
-            Some(examined) => (request, Ok(examined)),
-            None if request.body_length() > OFFLOAD_ABOVE => self.examine_elsewhere(request, charge, now).await,
-            None => match self.examine_here(&request, now) {
-                Some(examined) => (request, examined),
-                None => self.examine_elsewhere(request, charge, now).await,
-            },
+        let here = match examined {
+            Some(examined) => Some(Ok(examined)),
+            None if request.body_length() > OFFLOAD_ABOVE => None,
+            None => self.examine_here(&request, now),
+        };
+        let (request, examined) = match here {
+            Some(examined) => (request, examined),
+            None => self.examine_elsewhere(request, charge, now).await,
         };
         let outcome = match examined {
             Ok(examined) => {

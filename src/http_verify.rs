@@ -53,7 +53,8 @@ const BODY: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes that are made room for on a proxy's word. More is made when more has come.
 const AHEAD: usize = 256 << 10;
-/// Connections at once. A proxy keeps some open; more than these wait to be accepted.
+/// Connections served at once, by each thread. A proxy keeps some open; more than these wait, to be accepted where there is
+/// one thread, and already accepted where there are several.
 const CONNECTIONS: usize = 4096;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;

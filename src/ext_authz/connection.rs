@@ -27,13 +27,14 @@ const TURN: usize = 128 << 10;
 /// A connection that is read in large pieces, and of which HTTP/2 is told that it takes one buffer at a time.
 ///
 /// HTTP/2 reads some six thousand bytes at a time, and writes a `DATA` frame of 256 bytes and more by a system call of its
-/// own, so that it need not be copied. Sixteen questions of 3 kB with answers of 400 bytes would be nine system calls to
-/// read and sixteen to write; so they are two. And whoever sends megabytes is read for as long as it takes to check a
+/// own, so that it need not be copied; of a connection that takes one buffer it copies what is shorter than 1,024. Sixteen
+/// questions of 3 kB with answers of 400 bytes would be nine system calls to read and sixteen to write; so they are two. And whoever sends megabytes is read for as long as it takes to check a
 /// dozen small ones, and then again when it is his turn.
 #[derive(Debug)]
 pub(super) struct Gathering<C> {
     connection: C,
-    /// What was read and not asked for yet. Made at the first read: an idle connection has none.
+    /// What was read and not asked for yet. Made when reading begins and kept as long as the connection, though it says
+    /// nothing: that is 64 KiB for each.
     room: Vec<u8>,
     begin: usize,
     end: usize,

@@ -3,7 +3,8 @@
 //! A general server decodes, limits, compresses and interrupts calls in layers that a check does not need, and answers
 //! what it dislikes with a gRPC error, which a proxy can be told to let through. This reads the one message of a call into
 //! one piece, charges its bytes as they arrive, and leaves every complaint to a well-formed answer. What the protocol asks
-//! of a server beside that is the grpc-timeout of a call.
+//! of a server beside that is the grpc-timeout of a call, which here bounds the check and not the time that the message takes
+//! to come.
 //!
 //! Wire format: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 

@@ -85,7 +85,7 @@ fn start(threads: usize) -> mpsc::Sender<Job> {
         let take = Arc::clone(&take);
         let thread = thread::Builder::new().name(format!("examiner-{number}"));
         if let Err(error) = thread.spawn(move || work_off(&take)) {
-            tracing::error!(%error, "cannot start a thread; large bodies are refused while there is none");
+            tracing::error!(%error, "cannot start a thread; without any, large bodies are refused until a restart");
         }
     }
     give

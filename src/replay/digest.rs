@@ -10,7 +10,7 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use std::{fmt, sync::Arc};
 
 /// What was signed, in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignedDigest(pub(super) [u8; 32]);
 
 /// How signed contents are digested.
@@ -182,6 +182,12 @@ impl fmt::Debug for Digests {
             Self::Lasting => "Lasting",
             Self::OfThisProcess(_) => "OfThisProcess(redacted)",
         })
+    }
+}
+
+impl fmt::Debug for SignedDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignedDigest(redacted)")
     }
 }
 

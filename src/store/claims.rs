@@ -56,8 +56,8 @@ struct Slot {
     claims: HashMap<[u8; 16], Kept, BuildHasherDefault<Digested>>,
 }
 
-/// Takes eight bytes of a key for its hash. A key is a digest already, and nobody chooses one: it is made of what was
-/// verified.
+/// Takes eight bytes of a key for its hash: a key is a digest already, made of what was verified. Where digests are not of
+/// this process alone, whoever can sign can look for contents whose keys share them, and gains slow claims by it.
 #[derive(Debug, Default)]
 struct Digested(u64);
 

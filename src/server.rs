@@ -100,7 +100,7 @@ impl Server {
             traces: Traces::start(compiled.traces.as_ref())?,
             limits: compiled.limits,
             budget: Budget::new(compiled.limits.bodies_in_flight),
-            examiners: Examiners::per_core(),
+            examiners: Examiners::per_core().context("cannot start a thread for large bodies")?,
             endpoints: ArcSwap::from_pointee(crate::endpoint::Endpoints::default()),
         };
         kept.restore(gate.store.take_learned());

@@ -6,10 +6,11 @@
 
 use crate::clock::Now;
 use std::{
+    io,
     num::NonZero,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -27,28 +28,53 @@ const SPARED_EVERY: Duration = Duration::from_millis(1);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that are started when the first long examination comes.
+/// Threads that are there before the first check is: a process that may start none must not begin to serve, for it would
+/// refuse every large body and find out with the first.
 #[derive(Debug)]
 pub struct Examiners {
     /// One for each thread: who waits here can still give up, and is then not worked for.
     pub places: Arc<Semaphore>,
-    threads: usize,
-    jobs: OnceLock<mpsc::Sender<Job>>,
+    jobs: mpsc::Sender<Job>,
     /// When one was spared last, in microseconds counted from 1.
     spared_at: AtomicU64,
 }
 
 impl Examiners {
-    /// So many threads, later.
-    #[must_use]
-    pub fn new(threads: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(threads)), threads, jobs: OnceLock::new(), spared_at: AtomicU64::new(0) }
+    /// Starts so many threads, or as many as may be started; an error where that is none.
+    pub fn start(threads: usize) -> io::Result<Self> {
+        Self::started_by(threads, |thread, work| thread.spawn(work).map(drop))
     }
 
     /// One for each core: more would only cost memory.
-    #[must_use]
-    pub fn per_core() -> Self {
-        Self::new(thread::available_parallelism().map_or(1, NonZero::get))
+    pub fn per_core() -> io::Result<Self> {
+        Self::start(thread::available_parallelism().map_or(1, NonZero::get))
+    }
+
+    fn started_by(
+        threads: usize,
+        mut spawn: impl FnMut(thread::Builder, Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let (jobs, take) = mpsc::channel::<Job>();
+        let take = Arc::new(Mutex::new(take));
+        let (mut started, mut refused) = (0_usize, None);
+        for number in 0..threads {
+            let take = Arc::clone(&take);
+            // With the usual stack: what is never touched of one costs nothing, and JSON is read recursively on it.
+            let thread = thread::Builder::new().name(format!("examiner-{number}"));
+            match spawn(thread, Box::new(move || work_off(&take))) {
+                Ok(()) => started = started.saturating_add(1),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(error) if started == 0 => return Err(error),
+            Some(error) => {
+                tracing::warn!(%error, started, wanted = threads, "not every thread for large bodies can be started");
+            }
+            None if started == 0 => return Err(io::Error::other("no thread was asked for")),
+            None => {}
+        }
+        Ok(Self { places: Arc::new(Semaphore::new(started)), jobs, spared_at: AtomicU64::new(0) })
     }
 
     /// Whether an examination that takes some hundred microseconds may be made where everybody waits for it. Counts it if so.
@@ -73,22 +99,9 @@ impl Examiners {
             drop(place);
             tell.send(done).ok();
         });
-        self.jobs.get_or_init(|| start(self.threads)).send(job).ok()?;
+        self.jobs.send(job).ok()?;
         told.await.ok()
     }
-}
-
-fn start(threads: usize) -> mpsc::Sender<Job> {
-    let (give, take) = mpsc::channel::<Job>();
-    let take = Arc::new(Mutex::new(take));
-    for number in 0..threads {
-        let take = Arc::clone(&take);
-        let thread = thread::Builder::new().name(format!("examiner-{number}"));
-        if let Err(error) = thread.spawn(move || work_off(&take)) {
-            tracing::error!(%error, "cannot start a thread; without any, large bodies are refused until a restart");
-        }
-    }
-    give
 }
 
 fn work_off(jobs: &Mutex<mpsc::Receiver<Job>>) {
@@ -106,9 +119,30 @@ fn work_off(jobs: &Mutex<mpsc::Receiver<Job>>) {
 mod tests {
     use super::*;
 
+    /// Starts threads, of which the system gives so many.
+    fn given(mut given: usize, threads: usize) -> io::Result<Examiners> {
+        Examiners::started_by(threads, |thread, work| {
+            given = given.checked_sub(1).ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
+            thread.spawn(work).map(drop)
+        })
+    }
+
+    #[test]
+    fn without_any_thread_there_is_no_start() {
+        assert_eq!(given(0, 4).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(Examiners::start(0).is_err());
+    }
+
+    #[tokio::test]
+    async fn with_fewer_threads_there_are_fewer_places() {
+        let examiners = given(1, 4).unwrap();
+        assert_eq!(examiners.places.available_permits(), 1);
+        assert_eq!(examiners.run(|| 7).await, Some(7));
+    }
+
     #[tokio::test]
     async fn a_panic_costs_one_examination_and_no_thread() {
-        let examiners = Examiners::new(1);
+        let examiners = Examiners::start(1).unwrap();
         assert_eq!(examiners.run(|| -> u8 { panic!("on purpose") }).await, None);
         assert_eq!(examiners.run(|| 7).await, Some(7));
         assert_eq!(examiners.places.available_permits(), 1);
@@ -116,7 +150,7 @@ mod tests {
 
     #[test]
     fn one_in_a_millisecond_is_spared() {
-        let examiners = Examiners::new(1);
+        let examiners = Examiners::start(1).unwrap();
         let at = |micros| Now { wall: crate::clock::UnixSeconds(0), monotonic: Duration::from_micros(micros) };
         assert!(examiners.spare(at(0)));
         assert!(!examiners.spare(at(0)));
@@ -128,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn as_many_are_at_work_as_there_are_threads() {
-        let examiners = Arc::new(Examiners::new(2));
+        let examiners = Arc::new(Examiners::start(2).unwrap());
         let both = Arc::new(std::sync::Barrier::new(2));
         let meet = |both: &Arc<std::sync::Barrier>| {
             let (examiners, both) = (Arc::clone(&examiners), Arc::clone(both));
@@ -140,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_before_it_begins_is_not_worked_for() {
-        let examiners = Examiners::new(1);
+        let examiners = Examiners::start(1).unwrap();
         let held = Arc::clone(&examiners.places).acquire_owned().await.unwrap();
         {
             let mut waiting = std::pin::pin!(examiners.run(|| unreachable!("nobody waits for this")));

@@ -439,7 +439,7 @@ async fn a_text_body_with_an_exclamation_mark_may_be_another() {
 #[tokio::test]
 async fn large_bodies_wait_for_a_place() {
     let gate = gate::gate_with(CONFIGURATION, NOW, |gate| {
-        gate.examiners = Examiners::new(1);
+        gate.examiners = Examiners::start(1).unwrap();
         gate.limits.deadline = std::time::Duration::from_millis(50);
     });
     let (budget, places) = (Arc::clone(&gate.budget), Arc::clone(&gate.examiners.places));

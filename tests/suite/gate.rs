@@ -40,7 +40,7 @@ pub(crate) fn gate_with(configuration: &str, now: i64, change: impl FnOnce(&mut 
         traces: hookwarden::traces::Traces::default(),
         limits: Limits::default(),
         budget: Budget::new(Limits::default().bodies_in_flight),
-        examiners: Examiners::per_core(),
+        examiners: Examiners::per_core().unwrap(),
     };
     change(&mut gate);
     Arc::new(gate)

@@ -155,6 +155,12 @@ fn examine_for(
     }
 }
 
+/// Whether a delivery gets as far as being verified: for whoever wants to know beforehand what that will cost.
+#[must_use]
+pub fn enters(endpoint: &Endpoint, delivery: &Delivery<'_>) -> bool {
+    at_the_door(endpoint, delivery).is_ok()
+}
+
 /// What is wrong with a request whatever its body is.
 fn at_the_door(endpoint: &Endpoint, delivery: &Delivery<'_>) -> Result<(), Rejection> {
     if delivery.path_is_ambiguous() {

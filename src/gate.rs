@@ -23,7 +23,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use budget::{Budget, Charge};
-use examiners::Examiners;
+use examiners::{Examiners, Long};
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -139,14 +139,15 @@ impl Gate {
         charge: Charge,
         now: Now,
     ) -> (Box<CheckRequest>, Outcome) {
-        let here = match examined {
-            Some(examined) => Some(Ok(examined)),
-            None if request.body_length() > OFFLOAD_ABOVE => None,
-            None => self.examine_here(&request, now),
+        let long = if request.body_length() > OFFLOAD_ABOVE { Long::Body } else { Long::Signature };
+        let here = match (examined, long) {
+            (Some(examined), _) => Some(Ok(examined)),
+            (None, Long::Body) => None,
+            (None, Long::Signature) => self.examine_here(&request, now),
         };
         let (request, examined) = match here {
             Some(examined) => (request, examined),
-            None => self.examine_elsewhere(request, charge, now).await,
+            None => self.examine_elsewhere(long, request, charge, now).await,
         };
         let outcome = match examined {
             Ok(examined) => {
@@ -173,7 +174,10 @@ impl Gate {
         guarded(|| {
             let delivery = request.delivery()?;
             let endpoint = endpoints.find(&delivery);
-            if endpoint.is_some_and(|endpoint| endpoint.takes_long) && !self.examiners.spare(now) {
+            // What is refused at the door costs nothing more: it is not to wait elsewhere, nor to take the turn of one that
+            // is spared that. The door is looked at twice only where what is behind it takes long.
+            let long = endpoint.is_some_and(|endpoint| endpoint.takes_long && check::enters(endpoint, &delivery));
+            if long && !self.examiners.spare(now) {
                 return Ok(None);
             }
             Ok(Some(check::examine_at(endpoint, &delivery, now, &endpoints)))
@@ -184,6 +188,7 @@ impl Gate {
     /// Examines on a thread where it holds nobody up.
     async fn examine_elsewhere(
         &self,
+        long: Long,
         request: Box<CheckRequest>,
         charge: Charge,
         now: Now,
@@ -198,7 +203,7 @@ impl Gate {
             request.let_go_of_body();
             (request, examined)
         };
-        self.examiners.run(work).await.unwrap_or_else(|| (Box::default(), Err(Fault::Internal.into())))
+        self.examiners.run(long, work).await.unwrap_or_else(|| (Box::default(), Err(Fault::Internal.into())))
     }
 }
 

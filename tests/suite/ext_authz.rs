@@ -7,7 +7,10 @@ use envoy_types::pb::envoy::{
 };
 use hookwarden::{
     config::process::Limits,
-    gate::{budget::Budget, examiners::Examiners},
+    gate::{
+        budget::Budget,
+        examiners::{Examiners, Long},
+    },
     scheme::encoding::Encoding,
 };
 use std::sync::Arc;
@@ -442,7 +445,7 @@ async fn large_bodies_wait_for_a_place() {
         gate.examiners = Examiners::start(1).unwrap();
         gate.limits.deadline = std::time::Duration::from_millis(50);
     });
-    let (budget, places) = (Arc::clone(&gate.budget), Arc::clone(&gate.examiners.places));
+    let (budget, places) = (Arc::clone(&gate.budget), Arc::clone(gate.examiners.places(Long::Body)));
     let taken = places.try_acquire().unwrap();
     let mut client = gate::connect(gate).await;
     let large = || delivery(&vec![b'x'; 300 << 10]).check(RAW);
@@ -453,6 +456,39 @@ async fn large_bodies_wait_for_a_place() {
     drop(taken);
     assert!(ask(&mut client, large()).await.forwarded);
     assert_eq!(places.available_permits(), 1, "the place is free again");
+}
+
+/// What is refused whoever signed it neither waits for those that are verified nor takes the turn of one; and bodies do not
+/// wait behind signatures.
+#[tokio::test]
+async fn what_is_refused_at_the_door_is_not_sent_elsewhere() {
+    use aws_lc_rs::signature::{ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+    let pair = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_ASN1_SIGNING).unwrap();
+    let key = Encoding::Base64.encode(pair.public_key().as_ref());
+    let signature = "signature: { header: x-signature, encoding: base64 }";
+    let scheme = format!(
+        "public_key: {{ algorithms: [ecdsa-p384-sha384], ecdsa_form: der, signed_content: \"{{body}}\", {signature} }}"
+    );
+    let dear = format!(
+        "  dear:\n    scheme: {{ {scheme} }}\n    public_keys: [{{ id: a, format: raw_base64, inline: {key} }}]\n"
+    );
+    let gate = gate::gate_with(&format!("{CONFIGURATION}{dear}"), NOW, |gate| {
+        gate.limits.deadline = std::time::Duration::from_millis(50);
+    });
+    let places = Arc::clone(gate.examiners.places(Long::Signature));
+    let _taken = places.try_acquire_many(u32::try_from(places.available_permits()).unwrap()).unwrap();
+    let mut client = gate::connect(gate).await;
+    let asked = |method: &str| Asked { method: method.into(), endpoint: Some("dear".into()), ..delivery(b"body") };
+    for (method, reason) in [
+        ("GET", "method_not_allowed"),
+        ("GET", "method_not_allowed"),
+        ("POST", "signature_missing"),
+        ("POST", "deadline_exceeded"),
+        ("GET", "method_not_allowed"),
+    ] {
+        assert_eq!(ask(&mut client, asked(method).check(RAW)).await.reason(), reason, "{method}");
+    }
+    assert!(ask(&mut client, delivery(&vec![b'x'; 300 << 10]).check(RAW)).await.forwarded);
 }
 
 /// An answer for the verified only is for those whose lease is held, where the proof is a lease.

@@ -43,7 +43,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_stream::{Stream, StreamExt as _};
@@ -53,9 +52,6 @@ const BODY: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes that are made room for on a proxy's word. More is made when more has come.
 const AHEAD: usize = 256 << 10;
-/// Connections served at once, by each thread. A proxy keeps some open; more than these wait, to be accepted where there is
-/// one thread, and already accepted where there are several.
-const CONNECTIONS: usize = 4096;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
 /// Header lines of a request.
@@ -141,20 +137,15 @@ impl HttpVerify {
     ) where
         C: AsyncRead + AsyncWrite + Peer + Unpin + Send + 'static,
     {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
         let graceful = GracefulShutdown::new();
         let mut stop = std::pin::pin!(stop);
         loop {
-            let next = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, incoming.next().await)
-            };
-            let (place, connection) = tokio::select! {
+            let connection = tokio::select! {
                 _ = &mut stop => break,
-                next = next => match next {
-                    (Ok(place), Some(Ok(connection))) => (place, connection),
-                    (Ok(_), Some(Err(_))) => continue,
-                    (Err(_), _) | (_, None) => break,
+                next = incoming.next() => match next {
+                    Some(Ok(connection)) => connection,
+                    Some(Err(_)) => continue,
+                    None => break,
                 },
             };
             if !self.answers(connection.ip()) {
@@ -179,7 +170,6 @@ impl HttpVerify {
             tokio::spawn(async move {
                 // A connection that breaks is the proxy's to report.
                 connection.await.ok();
-                drop(place);
             });
         }
         // Nobody accepts any more, so nobody is to wait on a socket that still listens.

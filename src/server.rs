@@ -49,6 +49,13 @@ const DRAIN: Duration = Duration::from_secs(9);
 /// How long a shared store is waited for before checks are.
 const FIRST_CONTACT: Duration = Duration::from_secs(3);
 
+/// Connections that the `ext_authz` listener serves at once, on all threads together. A proxy opens one for each of its
+/// workers, and another for a thousand checks under way; without a bound, whoever can connect could take every descriptor.
+const EXT_AUTHZ_CONNECTIONS: usize = 1024;
+/// Connections that the HTTP listener serves at once, on all threads together: one for each check under way, and those that
+/// proxies keep open.
+const VERIFY_CONNECTIONS: usize = 4096;
+
 /// A process that is about to serve.
 #[derive(Debug)]
 pub struct Server {
@@ -242,7 +249,7 @@ impl Server {
         health: impl GrpcService,
         stopped: watch::Receiver<bool>,
     ) -> anyhow::Result<(String, tokio::task::JoinHandle<()>)> {
-        let bound = incoming::bind(&self.listen.ext_authz, self.listen.socket_mode).await?;
+        let bound = incoming::bind(&self.listen.ext_authz, self.listen.socket_mode, EXT_AUTHZ_CONNECTIONS).await?;
         let address = bound.address();
         let service = ExtAuthz::new(&self.gate, stopped.clone(), health);
         let serving = tokio::spawn(threads::serve(bound, self.listen.threads, stopped, service));
@@ -257,7 +264,7 @@ impl Server {
         let Some(listener) = &self.listen.verify else {
             return Ok((None, tokio::spawn(threads::told_to(stopped))));
         };
-        let bound = incoming::bind(&listener.address, self.listen.socket_mode).await?;
+        let bound = incoming::bind(&listener.address, self.listen.socket_mode, VERIFY_CONNECTIONS).await?;
         let address = bound.address();
         let service = HttpVerify::new(Arc::clone(&self.gate), listener.rules.clone());
         let serving = tokio::spawn(threads::serve(bound, self.listen.threads, stopped, service));

@@ -6,7 +6,7 @@
 //! (Sockets that the kernel chooses among, as `SO_REUSEPORT` does, would leave it to chance, and there is none for Unix
 //! sockets.)
 
-use super::incoming::{Accept, Bound, Incoming};
+use super::incoming::{Accept, Bound, Incoming, Placed};
 use crate::{
     ext_authz::{ExtAuthz, GrpcService},
     http_verify::{HttpVerify, Peer},
@@ -96,9 +96,9 @@ where
         let begun = thread::Builder::new().name(format!("io-{number}")).spawn(move || {
             // Dropped when the thread is done; nothing is ever sent.
             let _done = done;
-            let connections = UnboundedReceiverStream::new(take).map(L::settle);
+            let connections = settled::<L>(take);
             match runtime() {
-                Ok(runtime) => runtime.block_on(service.serve(Box::pin(connections), stop)),
+                Ok(runtime) => runtime.block_on(service.serve(connections, stop)),
                 Err(error) => tracing::error!(%error, "a thread cannot serve"),
             }
         });
@@ -112,17 +112,24 @@ where
     }
     let (keep, kept) = mpsc::unbounded_channel();
     dealers.push_back(keep);
-    let own = service.serve(Box::pin(UnboundedReceiverStream::new(kept).map(L::settle)), stop.clone());
+    let own = service.serve(settled::<L>(kept), stop.clone());
     tokio::join!(own, deal(incoming, dealers, stop));
     for ended in over {
         ended.await.ok();
     }
 }
 
-/// Deals connections out in turn.
+/// What is dealt to one thread, as connections of its runtime.
+fn settled<L: Accept + 'static>(
+    dealt: mpsc::UnboundedReceiver<Placed<L::Apart>>,
+) -> Connections<Placed<L::Connection>> {
+    Box::pin(UnboundedReceiverStream::new(dealt).map(|apart| apart.try_map(L::settle)))
+}
+
+/// Deals connections out in turn. No thread's queue is longer than the listener has places.
 async fn deal<L: Accept + Unpin>(
     mut incoming: Incoming<L>,
-    mut dealers: VecDeque<mpsc::UnboundedSender<L::Apart>>,
+    mut dealers: VecDeque<mpsc::UnboundedSender<Placed<L::Apart>>>,
     stop: Stop,
 ) {
     let mut stop = pin!(told_to(stop));
@@ -132,7 +139,7 @@ async fn deal<L: Accept + Unpin>(
             next = incoming.next() => next,
         };
         let mut connection = match next {
-            Some(Ok(connection)) => match L::part(connection) {
+            Some(Ok(connection)) => match connection.try_map(L::part) {
                 Ok(connection) => connection,
                 Err(error) => {
                     tracing::warn!(%error, "cannot hand a connection to a thread");
@@ -151,6 +158,92 @@ async fn deal<L: Accept + Unpin>(
                 // A thread that is gone has no turn any more.
                 Err(mpsc::error::SendError(back)) => connection = back,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Server, incoming},
+        *,
+    };
+    use crate::{
+        clock::{Clock, UnixSeconds},
+        config::{self, Context, process::Address},
+    };
+    use std::{path::Path, time::Duration};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        time::{sleep, timeout},
+    };
+
+    const CONFIGURATION: &str = "
+listen: { verify: \"127.0.0.1:0\" }
+verify: { dialect: verdict }
+endpoints: { hub: { provider: github, match: { path: /hub }, secrets: [{ id: main, inline: a secret of this test }] } }
+";
+    const HTTP_1: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+    /// A preface, and settings of which there are none.
+    const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+    async fn say(address: &str, words: &[u8]) -> TcpStream {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(words).await.unwrap();
+        client
+    }
+
+    async fn is_answered(client: &mut TcpStream, within: u64) -> bool {
+        timeout(Duration::from_millis(within), client.read_u8()).await.is_ok_and(|read| read.is_ok())
+    }
+
+    /// With two places, whoever is third waits until one of the others goes; and nobody holds up the end.
+    async fn two_at_a_time(words: &[u8], threads: usize, service: Arc<impl Serves>) {
+        let loopback = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let bound = incoming::bind(&loopback, 0o600, 2).await.unwrap();
+        let address = bound.address();
+        let (stop, stopped) = watch::channel(false);
+        let serving = tokio::spawn(serve(bound, threads, stopped, service));
+        let mut served = VecDeque::from([say(&address, words).await, say(&address, words).await]);
+        for client in &mut served {
+            assert!(is_answered(client, 5000).await, "{threads}");
+        }
+        for _ in 0..3 {
+            let mut next = say(&address, words).await;
+            assert!(!is_answered(&mut next, 100).await, "{threads}");
+            served.pop_front();
+            assert!(is_answered(&mut next, 5000).await, "{threads}");
+            served.push_back(next);
+        }
+        let mut waiting = say(&address, words).await;
+        assert!(!is_answered(&mut waiting, 100).await, "{threads}");
+        stop.send_replace(true);
+        let refused = async {
+            while TcpStream::connect(&address).await.is_ok() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(5), refused).await.expect("nobody accepts any more");
+        assert!(!is_answered(&mut waiting, 5000).await, "{threads}");
+        // HTTP/2 asks a client whether it has understood, and these understand nothing.
+        drop(served);
+        timeout(Duration::from_secs(5), serving).await.expect("it ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_listener_has_one_number_of_places_however_many_threads_serve_it() {
+        let clock = Clock::fixed(UnixSeconds(1_760_000_000));
+        let context = Context::new(clock.now());
+        let loaded = config::parse("test.yaml", CONFIGURATION.as_bytes(), &context).unwrap();
+        let server = Server::prepare(Path::new("test.yaml"), loaded, context.kept, clock).unwrap();
+        let rules = server.listen.verify.unwrap().rules;
+        for threads in [1, 3] {
+            let service = HttpVerify::new(Arc::clone(&server.gate), rules.clone());
+            two_at_a_time(HTTP_1, threads, service).await;
+            let (_, health) = tonic_health::server::health_reporter();
+            let service = ExtAuthz::new(&server.gate, watch::channel(false).1, health);
+            two_at_a_time(HTTP_2, threads, service).await;
         }
     }
 }

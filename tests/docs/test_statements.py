@@ -83,7 +83,7 @@ def test_observe_lets_failed_proofs_through_and_nothing_else(wrong, reason, tmp_
 def test_http_listener_limits():
     """The numbers of its table are those of the source."""
     page = pages.text_of("docs/http-listener.md")
-    source = "".join((pages.ROOT / name).read_text() for name in ("src/http_verify.rs", "src/http_verify/pace.rs"))
+    source = "".join((pages.ROOT / name).read_text() for name in ("src/http_verify.rs", "src/http_verify/pace.rs", "src/server.rs"))
     number = lambda name: int(re.search(rf"^const {name}: \w+ = (?:Duration::from_secs\()?(\d+)", source, re.MULTILINE)[1])
     for said in (
         f"| head of a request | {number('HEAD')} s |",
@@ -91,9 +91,11 @@ def test_http_listener_limits():
         f"| head of a request | {number('MAX_LINES')} lines, and about {2 * number('MAX_HEAD')} KiB |",
         f"| {number('BODY')} s in all, {number('SILENCE')} s of silence |",
         f"| {number('IDLE')} s, longer than nginx keeps one |",
-        f"| {number('CONNECTIONS')} |",
+        f"| {number('VERIFY_CONNECTIONS')} |",
     ):
         assert said in page, said
+    readme = " ".join(pages.text_of("README.md").split())
+    assert f"serves {number('EXT_AUTHZ_CONNECTIONS')} connections at once" in readme
 
 
 def test_every_field_of_an_endpoint_is_on_a_page():

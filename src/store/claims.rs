@@ -13,11 +13,12 @@ use crate::{
     decision::Fault,
     replay::{Claim, ClaimId, Claimed, Conclusion, Holder, ReplayKey},
 };
+use foldhash::{SharedSeed, fast::SeedableRandomState};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasher as _,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -53,26 +54,25 @@ struct Shard(BTreeMap<u64, VecDeque<Slot>>);
 struct Slot {
     /// Number of slot lengths since the beginning of time.
     number: u64,
-    claims: HashMap<[u8; 16], Kept, BuildHasherDefault<Digested>>,
+    claims: HashMap<ReplayKey, Kept, SeedableRandomState>,
 }
 
-/// Takes eight bytes of a key for its hash: a key is a digest already, made of what was verified. Where digests are not of
-/// this process alone, whoever can sign can look for contents whose keys share them, and gains slow claims by it.
-#[derive(Debug, Default)]
-struct Digested(u64);
+/// How keys are hashed, by secrets of the slot's own. A key is a digest, but where the store outlives the process everybody
+/// can compute it: who can sign, as any tenant of a provider can, would look for contents whose keys share whatever bytes
+/// chose their place, and make every claim walk past all of them.
+///
+/// foldhash multiplies the halves of a key, each hidden by a secret number, and folds the product, so that without those
+/// nobody knows which keys fall together. It is no cryptography, and need not be: of a hash nothing is seen but how long a
+/// claim takes, by nanoseconds of a check that crosses a network, and a slot's numbers go with the slot. `SipHash` would
+/// resist more, at twenty nanoseconds for each of the nine slots that a claim asks; this takes one.
+fn seeded() -> SeedableRandomState {
+    static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
+    SeedableRandomState::with_seed(random(), &SHARED)
+}
 
-impl Hasher for Digested {
-    fn write(&mut self, key: &[u8]) {
-        // The first byte chose the shard; the last ones are as good as any.
-        self.0 = key.last_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    }
-
-    /// The length of a key, which is the same for all.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+/// A number that the system's random bytes are behind, which foldhash's own seeds are not.
+fn random() -> u64 {
+    std::hash::RandomState::new().hash_one(())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ impl Shard {
     }
 
     fn find(&mut self, key: ReplayKey) -> Option<&mut Kept> {
-        self.0.values_mut().flatten().find_map(|slot| slot.claims.get_mut(key.bytes()))
+        self.0.values_mut().flatten().find_map(|slot| slot.claims.get_mut(&key))
     }
 
     /// Keeps what was claimed at `made`.
@@ -139,15 +139,15 @@ impl Shard {
         // Only what is read from a file goes anywhere but to the end.
         let at = slots.partition_point(|slot| slot.number < number);
         if slots.get(at).is_none_or(|slot| slot.number != number) {
-            slots.insert(at, Slot { number, claims: HashMap::default() });
+            slots.insert(at, Slot { number, claims: HashMap::with_hasher(seeded()) });
         }
         if let Some(slot) = slots.get_mut(at) {
-            slot.claims.insert(*key.bytes(), kept);
+            slot.claims.insert(key, kept);
         }
     }
 
     fn remove(&mut self, key: ReplayKey) -> bool {
-        self.0.values_mut().flatten().any(|slot| slot.claims.remove(key.bytes()).is_some())
+        self.0.values_mut().flatten().any(|slot| slot.claims.remove(&key).is_some())
     }
 }
 
@@ -392,5 +392,28 @@ mod tests {
         let mut longer = at_once(claim(1, "b"));
         longer.rule.remember = Duration::from_secs(3600);
         assert_eq!(claims.claim(&longer, at(1)), Ok(Claimed::Settled));
+    }
+
+    /// Whoever can make keys that are alike in half of their bytes gains nothing by it: they fall as far apart as any, and where
+    /// is another matter in each slot.
+    #[test]
+    fn keys_that_were_chosen_do_not_fall_together() {
+        let alike = |half: std::ops::Range<usize>, what| {
+            let mut bytes = *claim(what, "").key.bytes();
+            bytes[half].fill(7);
+            ReplayKey::from_bytes(bytes)
+        };
+        for half in [0..8, 8..16] {
+            let keys: Vec<_> = (0..2048).map(|what| alike(half.clone(), what)).collect();
+            let mut places = std::collections::HashSet::new();
+            for _ in 0..8 {
+                let (state, mut baskets) = (seeded(), std::collections::HashSet::new());
+                baskets.extend(keys.iter().map(|key| state.hash_one(key) % 4096));
+                // Balls that are thrown into twice as many baskets fill four for every five of them.
+                assert!(baskets.len() > 1500, "{half:?}: {}", baskets.len());
+                places.insert(state.hash_one(keys[0]));
+            }
+            assert_eq!(places.len(), 8, "every slot has secrets of its own");
+        }
     }
 }

@@ -42,7 +42,6 @@ use crate::{
     replay::SignedDigest,
     secret::{Key, Label},
 };
-use algorithm::Algorithm;
 use ip_lease::{Grant, Tenant};
 use std::{sync::Arc, time::Duration};
 
@@ -243,19 +242,21 @@ impl Scheme {
     /// Whether to verify can take as long as hashing some hundred kilobytes, however short the body is.
     #[must_use]
     pub fn takes_long(&self) -> bool {
-        let long = |algorithms: &[Algorithm]| algorithms.iter().any(|algorithm| algorithm.takes_long());
         self.flatten().any(|scheme| match scheme {
-            Self::Signed(signed) => {
-                matches!(signed.signer, signed::Signer::PrivateKey { algorithm, .. } if algorithm.takes_long())
-            }
+            Self::Signed(signed) => match &signed.signer {
+                signed::Signer::PrivateKey { algorithm, keys, .. } => keys.takes_long(&[*algorithm]),
+                signed::Signer::Mac { .. } => false,
+            },
             Self::Jwt(jwt) => match &jwt.issuer {
-                jwt::Issuer::PrivateKey { algorithms, .. } | jwt::Issuer::Chain { algorithms, .. } => long(algorithms),
+                jwt::Issuer::PrivateKey { algorithms, keys } => keys.takes_long(algorithms),
+                // Three signatures, the upper ones by whatever the authorities use, and three certificates to be read.
+                jwt::Issuer::Chain { .. } => true,
                 jwt::Issuer::Mac(_) => false,
             },
-            Self::HttpMessageSignature(scheme) => long(&scheme.algorithms),
-            // Of RSA there is PKCS #1 v1.5 alone.
-            Self::HttpSignature(_)
-            | Self::Token(_)
+            Self::HttpMessageSignature(scheme) => scheme.keys.takes_long(&scheme.algorithms),
+            // Of RSA there is PKCS #1 v1.5 alone, so that only a key can make it long.
+            Self::HttpSignature(scheme) => scheme.keys.takes_long(&[]),
+            Self::Token(_)
             | Self::IpLease(_)
             | Self::Basic(_)
             | Self::Networks(_)

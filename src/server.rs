@@ -1,7 +1,7 @@
 //! Listeners, reload and shutdown.
 //!
 //! One current-thread runtime does all I/O unless the configuration wants more of them (`threads`). Only large bodies,
-//! thick signatures by the dearer algorithms, and the disk leave it.
+//! dear signatures when they come thick, and the disk leave it.
 //!
 //! Start: the configuration is valid or there is no process. Reload: parse, compile, swap; any problem keeps what is
 //! in force. Shutdown: readiness goes first, then the listener, and checks in flight finish, within a bound.

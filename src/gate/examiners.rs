@@ -1,4 +1,4 @@
-//! Threads for examinations that take long: large bodies, and signatures by the dearer algorithms when they come thick.
+//! Threads for examinations that take long: large bodies, and dear signatures when they come thick.
 //!
 //! The thread that reads and writes does all the rest, so whatever it hashes holds up everybody else's check. These stand
 //! back: the system is told that they are less urgent, so that where they share a core with it, as they do in a container

@@ -2,7 +2,7 @@
 //!
 //! The message names a key; it only ever selects among those that are here, and never leads anywhere.
 
-use super::{find_key, public_key::PublicKey, remote_keys::RemoteKeys};
+use super::{algorithm::Algorithm, find_key, public_key::PublicKey, remote_keys::RemoteKeys};
 use crate::{
     clock::Now,
     decision::{Denial, Rejection},
@@ -44,6 +44,15 @@ impl KeyId {
 }
 
 impl KeyRing {
+    /// Whether to verify by one of these keys takes long. Those that are configured say so themselves. Those that are published
+    /// come and go behind a lock, which a check that is short anyway is not to take: of them the scheme's `algorithms` tell, and
+    /// an RSA key is taken for a short one, as nearly all are.
+    #[must_use]
+    pub fn takes_long(&self, algorithms: &[Algorithm]) -> bool {
+        self.configured.iter().any(|(_, key)| key.value.takes_long())
+            || (self.remote.is_some() && algorithms.iter().any(|algorithm| algorithm.takes_long()))
+    }
+
     /// The key that `verifies`: a configured one that answers to the id, else a published one. Without an id every
     /// configured key is tried.
     pub fn matching(

@@ -45,6 +45,53 @@ fn the_schema_is_the_one_that_was_published() {
     });
 }
 
+/// Who is sent to other threads: those whose keys are dear, and not those whose algorithms could be.
+#[test]
+fn whether_to_verify_takes_long_is_told_by_the_keys() {
+    let group = |file: &str| {
+        let text = fs::read_to_string(format!("tests/wycheproof/{file}_test.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["testGroups"][0].clone()
+    };
+    let rsa = |bits: &str| group(&format!("rsa_signature_{bits}_sha256"))["publicKeyPem"].clone();
+    let ecdsa = |curve: &str| group(&format!("ecdsa_secp{curve}"))["publicKeyPem"].clone();
+    let signed = |algorithm: &str| {
+        let signature = serde_json::json!({ "header": "x-signature", "encoding": "base64" });
+        serde_json::json!({ "public_key": { "algorithms": [algorithm], "signed_content": "{body}", "signature": signature,
+            "remote_keys": { "jwks": "https://keys.example/set" } } })
+    };
+    let jwt = serde_json::json!({ "jwt": { "token": { "body": true }, "algorithms": ["ES256", "ES384"], "expiry": "optional" } });
+    let http = serde_json::json!({ "http_signature": {
+        "headers": ["signature"], "algorithms": ["rsa-sha256"], "required": ["(request-target)", "date", "digest"] } });
+    let by = |scheme: &serde_json::Value, keys: &[serde_json::Value]| {
+        let keys: Vec<_> = keys.iter().zip(["a", "b"]).collect();
+        let keys: Vec<_> =
+            keys.iter().map(|(key, id)| serde_json::json!({ "id": id, "format": "pem", "inline": key })).collect();
+        serde_json::json!({ "scheme": scheme, "public_keys": keys })
+    };
+    let remote = |algorithm: &str| serde_json::json!({ "scheme": signed(algorithm), "key_source": "remote" });
+    let chain = serde_json::json!({ "provider": "apple-app-store",
+        "settings": { "bundle_id": "com.example.app", "environment": "Production" }, "public_keys":
+        [{ "id": "root", "format": "x509", "file": "tests/fixtures/rsa-2048.cert.pem" }] });
+    for (what, endpoint, long) in [
+        ("RSA-2048", by(&signed("rsa-pkcs1-sha256"), &[rsa("2048")]), false),
+        ("RSA-3072", by(&signed("rsa-pkcs1-sha256"), &[rsa("3072")]), false),
+        ("RSA-4096", by(&signed("rsa-pkcs1-sha256"), &[rsa("4096")]), true),
+        ("RSA-2048 or 4096", by(&signed("rsa-pkcs1-sha256"), &[rsa("2048"), rsa("4096")]), true),
+        ("PSS-2048", by(&signed("rsa-pss-sha256"), &[rsa("2048")]), true),
+        ("P-256, where P-384 could be", by(&jwt, &[ecdsa("256r1_sha256")]), false),
+        ("P-384", by(&jwt, &[ecdsa("256r1_sha256"), ecdsa("384r1_sha384")]), true),
+        ("HTTP, RSA-3072", by(&http, &[rsa("3072")]), false),
+        ("HTTP, RSA-4096", by(&http, &[rsa("4096")]), true),
+        ("RSA, published", remote("rsa-pkcs1-sha256"), false),
+        ("PSS, published", remote("rsa-pss-sha256"), true),
+        ("a chain of certificates", chain, true),
+    ] {
+        let text = serde_json::json!({ "endpoints": { "e": endpoint } }).to_string();
+        let loaded = config::parse("e.yaml", text.as_bytes(), &context()).unwrap_or_else(|p| panic!("{what}: {p}"));
+        assert_eq!(loaded.compiled.endpoints.named("e").unwrap().takes_long, long, "{what}");
+    }
+}
+
 fn as_json(text: &str) -> serde_json::Value {
     serde_yaml::from_str::<serde_json::Value>(text).unwrap()
 }

@@ -271,10 +271,10 @@ pub async fn settle(examined: Examined, holder: Holder, outcomes: Outcomes, stat
     let decision = match finding {
         Ok(Finding::Answer(answer)) => Ok(Decision::Answer(answer)),
         Ok(Finding::AnswerTo(verified, answer)) => {
-            admit(verified, None, state, now).await.map(|_admitted| Decision::Answer(answer))
+            Box::pin(admit(verified, None, state, now)).await.map(|_admitted| Decision::Answer(answer))
         }
-        Ok(Finding::Learn(enrolment)) => learn(enrolment, state).await.map(Decision::Answer),
-        Ok(Finding::Enrol(grant)) => enrol(grant, state, now).await.map(Decision::Answer),
+        Ok(Finding::Learn(enrolment)) => Box::pin(learn(enrolment, state)).await.map(Decision::Answer),
+        Ok(Finding::Enrol(grant)) => Box::pin(enrol(grant, state, now)).await.map(Decision::Answer),
         Ok(Finding::Deliver(verified, told)) => admit(verified, guard, state, now).await.map(|admission| {
             facts = told;
             match admission {

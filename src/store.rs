@@ -186,13 +186,16 @@ impl Store {
 
 impl Store {
     /// Claims, and does not wait for anybody's outcome.
+    ///
+    /// What waits for a disk or another machine has its room elsewhere, here and below: a check that needs neither does not
+    /// carry it along.
     async fn claim_once(&self, claim: &Claim, now: Now) -> Result<Claimed, Fault> {
         match &self.behind {
             Behind::Nothing => self.claims.claim(claim, now),
             Behind::File(file) => {
                 let claimed = self.claims.claim(claim, now)?;
                 if matches!(claimed, Claimed::First | Claimed::Again | Claimed::Unknown)
-                    && let Err(fault) = file.claim(claim, now).await
+                    && let Err(fault) = Box::pin(file.claim(claim, now)).await
                     && claim.rule.store_failure == StoreFailure::Deny
                 {
                     self.claims.withdraw(claim.key);
@@ -205,7 +208,7 @@ impl Store {
                 if self.claims.is_settled(claim, now) {
                     return Ok(Claimed::Settled);
                 }
-                match redis.claim(claim, now).await {
+                match Box::pin(redis.claim(claim, now)).await {
                     Ok(claimed) => {
                         self.claims.note(claim, claimed, now);
                         Ok(claimed)
@@ -226,7 +229,7 @@ impl State for Store {
             // A lease that is held is held until its end, whatever the server says meanwhile. What is over here may have
             // been granted anew elsewhere.
             Behind::Redis(redis) if standing != Standing::Held => {
-                let (standing, left) = redis.standing(tenant).await?;
+                let (standing, left) = Box::pin(redis.standing(tenant)).await?;
                 if standing == Standing::Held {
                     self.leases.restore(tenant.clone(), left, now);
                 }

@@ -15,29 +15,24 @@ mod wire;
 
 use crate::{
     decision::Rejection,
-    gate::{Asker, Gate, Question},
+    gate::{Answered, Asker, Gate, Question},
     replay::Outcomes,
     reply::trusted_names,
     traces::TRACEPARENT,
 };
 use bytes::Bytes;
-use connection::{Calls, Gathering, drive};
-use grpc::Reply;
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use connection::{Answers, Asked, Call, Terms, drive};
+use h2::server::SendResponse;
+use http::{Request, Response, request::Parts};
 use message::CheckRequest;
 use outcomes::AccessLog;
+use response::CheckResponse;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
     pin::pin,
     sync::Arc,
-    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -58,8 +53,6 @@ const WINDOW: u32 = 1 << 20;
 const MAX_STREAMS: u32 = 1024;
 /// Header list of a gRPC request; Envoy's is some hundred bytes.
 const MAX_HEADER_LIST: u32 = 16 << 10;
-/// After how much silence a connection is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 impl Gate {
     /// Takes in what became of a delivery.
@@ -115,7 +108,8 @@ impl<H: GrpcService> ExtAuthz<H> {
     ) where
         C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let graceful = GracefulShutdown::new();
+        // Every connection holds the other end of it: to be told to stop, and to tell that it did.
+        let (connections, _) = watch::channel(());
         let mut stop = pin!(stop);
         loop {
             let connection = tokio::select! {
@@ -126,57 +120,37 @@ impl<H: GrpcService> ExtAuthz<H> {
                     None => break,
                 },
             };
-            let calls = Calls::default();
-            let service = Arc::clone(&self);
-            let answer = service_fn(move |request| {
-                let service = Arc::clone(&service);
-                async move { Ok::<_, Infallible>(service.answer(request).await) }
+            let (service, mut told) = (Arc::clone(&self), connections.subscribe());
+            tokio::spawn(async move {
+                let stop = async { drop(told.changed().await) };
+                drive(connection, stop, service).await;
             });
-            let connection = http2::Builder::new(calls.clone())
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(WINDOW)
-                .initial_connection_window_size(WINDOW)
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(MAX_HEADER_LIST)
-                .keep_alive_interval(KEEP_ALIVE)
-                .auto_date_header(false)
-                .serve_connection(TokioIo::new(Gathering::new(connection)), answer);
-            // A connection that breaks is the proxy's to report.
-            tokio::spawn(drive(graceful.watch(connection), calls));
         }
         // Nobody accepts any more: who connects now is to learn so at once, and not to wait on a socket that still listens.
         drop(incoming);
-        graceful.shutdown().await;
+        connections.send_replace(());
+        connections.closed().await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Reply> {
-        let path = request.uri().path();
-        if path == CHECK {
-            return self.check(request).await;
-        }
-        // What is rare has its room elsewhere, so that a check need not carry it along.
-        Box::pin(self.answer_other(request)).await
-    }
-
-    async fn answer_other(&self, request: Request<Incoming>) -> Response<Reply> {
+    async fn answer_by_path(&self, (request, respond): Call) -> Result<(), h2::Error> {
+        let request = request.map(|stream| Body::new(grpc::Incoming::new(stream)));
         let path = request.uri().path().trim_start_matches('/');
-        if path.starts_with(H::NAME) {
+        let Ok(answer) = if path.starts_with(H::NAME) {
             let mut health = self.health.clone();
             let Ok(()) = poll_fn(|context| health.poll_ready(context)).await;
-            grpc::other(health.call(request.map(Body::new)).await)
+            health.call(request).await
         } else if path.starts_with(AccessLog::NAME) {
-            grpc::other(self.outcomes.clone().call(request.map(Body::new)).await)
+            self.outcomes.clone().call(request).await
         } else {
-            grpc::other(Ok(Status::unimplemented("").into_http()))
-        }
+            Ok(Status::unimplemented("").into_http())
+        };
+        grpc::forward(answer, respond).await
     }
 
-    async fn check(&self, request: Request<Incoming>) -> Response<Reply> {
+    async fn check(&self, asked: Asked) -> CheckResponse {
         let gate = &*self.gate;
-        let (head, body) = request.into_parts();
-        let mut charge = gate.budget.open();
-        let limit = gate.limits.body.saturating_add(HEADROOM);
-        let question = match grpc::message(body, limit, &mut charge).await {
+        let Asked { head, message, charge, patience } = asked;
+        let question = match message {
             Ok(message) => Question::read(message),
             Err(denial) => Question::Refused(denial),
         };
@@ -185,12 +159,42 @@ impl<H: GrpcService> ExtAuthz<H> {
         let asker = Asker {
             outcomes: Outcomes::Told,
             traceparent: span.and_then(|span| span.to_str().ok()),
-            patience: grpc::timeout(&head.headers),
+            patience: Some(patience),
         };
-        let answer = gate.answer(question, asker, charge, |answered| {
+        let reply = |answered: &Answered<'_>| {
             response::respond(answered.outcome, answered.request_id, trusted_names(answered.request))
-        });
-        grpc::reply(answer.await)
+        };
+        gate.answer(question, asker, charge, reply).await
+    }
+}
+
+impl<H: GrpcService> Answers for Arc<ExtAuthz<H>> {
+    fn terms(&self, head: &Parts) -> Option<Terms> {
+        let gate = &*self.gate;
+        let patience = || {
+            let asked_for = grpc::timeout(&head.headers);
+            asked_for.map_or(gate.limits.deadline, |patience| patience.min(gate.limits.deadline))
+        };
+        (head.uri.path() == CHECK).then(|| Terms {
+            limit: gate.limits.body.saturating_add(HEADROOM),
+            charge: gate.budget.open(),
+            patience: patience(),
+        })
+    }
+
+    fn answer(&self, asked: Asked, mut respond: SendResponse<Bytes>) -> impl Future<Output = ()> + Send + 'static {
+        let service = Self::clone(self);
+        async move {
+            if let Some(answer) = grpc::unless_taken_back(&mut respond, pin!(service.check(asked))).await {
+                // To whom it cannot be sent has gone.
+                grpc::reply(answer, respond).ok();
+            }
+        }
+    }
+
+    fn answer_other(&self, call: Call) -> impl Future<Output = ()> + Send + 'static {
+        let service = Self::clone(self);
+        async move { drop(service.answer_by_path(call).await) }
     }
 }
 

@@ -27,7 +27,7 @@ use examiners::{Examiners, Long};
 use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -117,9 +117,8 @@ impl Gate {
         let (request, outcome) = match undecided {
             Ok((request, examined)) => {
                 let limit = asker.patience.map_or(self.limits.deadline, |patience| patience.min(self.limits.deadline));
-                let deciding = self.decide(request, examined, asker.outcomes, charge, begun);
-                let decided = within(limit, deciding).await;
-                decided.unwrap_or_else(|| (Box::default(), denied(Fault::DeadlineExceeded)))
+                let deciding = pin!(self.decide(request, examined, asker.outcomes, charge, begun));
+                within(limit, deciding).await.unwrap_or_else(|| (Box::default(), denied(Fault::DeadlineExceeded)))
             }
             Err(decided) => decided,
         };
@@ -147,7 +146,8 @@ impl Gate {
         };
         let (request, examined) = match here {
             Some(examined) => (request, examined),
-            None => self.examine_elsewhere(long, request, charge, now).await,
+            // What is rare has its room elsewhere, so that a small check need not carry it along.
+            None => Box::pin(self.examine_elsewhere(long, request, charge, now)).await,
         };
         let outcome = match examined {
             Ok(examined) => {
@@ -209,8 +209,10 @@ impl Gate {
 
 /// What comes of `deciding`, unless that takes longer than `limit`. Nearly everything is decided before a timer would be
 /// set.
-async fn within<T>(limit: Duration, deciding: impl Future<Output = T>) -> Option<T> {
-    let mut deciding = pin!(deciding);
+///
+/// It is where it is and stays there: what is handed to an asynchronous function is moved into it, and the room of a check
+/// would be copied at every step.
+async fn within<T>(limit: Duration, mut deciding: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let at_once = std::future::poll_fn(|context| Poll::Ready(deciding.as_mut().poll(context))).await;
     match at_once {
         Poll::Ready(decided) => Some(decided),

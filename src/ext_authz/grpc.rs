@@ -3,8 +3,8 @@
 //! A general server decodes, limits, compresses and interrupts calls in layers that a check does not need, and answers
 //! what it dislikes with a gRPC error, which a proxy can be told to let through. This reads the one message of a call into
 //! one piece, charges its bytes as they arrive, and leaves every complaint to a well-formed answer. What the protocol asks
-//! of a server beside that is the grpc-timeout of a call, which here bounds the check and not the time that the message takes
-//! to come.
+//! of a server beside that is the grpc-timeout of a call, which runs from its headers on: the time that a message takes to
+//! come is a part of it.
 //!
 //! Wire format: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
@@ -14,13 +14,14 @@ use crate::{
     gate::budget::Charge,
 };
 use bytes::{Buf as _, Bytes, BytesMut};
+use h2::{RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, header};
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
 use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -30,36 +31,65 @@ const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS: header::HeaderName = header::HeaderName::from_static("grpc-status");
 const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
 
-/// The message of a call, in one piece. Where it came in one frame, as all but long ones do, it is a part of that.
-pub(super) async fn message<B>(mut body: B, limit: usize, charge: &mut Charge) -> Result<Bytes, Denial>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut all = BytesMut::new();
-    loop {
-        // A stream that breaks off is not answered, whatever is said here.
-        let frame = match body.frame().await {
-            Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Err(Rejection::RequestMalformed.into()),
-            None => break,
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if !charge.take(data.len()) {
-            return Err(Fault::Overloaded.into());
-        }
-        if all.is_empty() {
-            if body.is_end_stream() {
-                return Ok(content(data, limit)?);
-            }
-            all.reserve(expected(&data, limit)?.max(data.len()));
-        }
-        all.extend_from_slice(&data);
-        // No more is kept than was announced and may be.
-        if all.len() > expected(&all, limit)?.max(PREFIX) {
-            return Err(Rejection::RequestMalformed.into());
-        }
+/// The one message of a call, while it comes.
+#[derive(Debug)]
+pub(super) struct Reading<B> {
+    body: B,
+    /// What has come of a message that is in several frames.
+    all: BytesMut,
+    limit: usize,
+    charge: Charge,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Reading<B> {
+    /// Reads a message of at most `limit` bytes, and charges them as they come.
+    pub(super) fn new(body: B, limit: usize, charge: Charge) -> Self {
+        Self { body, all: BytesMut::new(), limit, charge }
     }
-    Ok(content(all.freeze(), limit)?)
+
+    /// How much of a message that is not whole has come.
+    pub(super) fn length(&self) -> usize {
+        self.all.len()
+    }
+
+    /// What was charged, once it is read.
+    pub(super) fn into_charge(self) -> Charge {
+        self.charge
+    }
+
+    /// The message in one piece. Where it came in one frame, as all but long ones do, it is a part of that.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Denial>> {
+        Poll::Ready(loop {
+            // A stream that breaks off is not answered, whatever is said here.
+            let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(_)) => break Err(Rejection::RequestMalformed.into()),
+                None => break content(std::mem::take(&mut self.all).freeze(), self.limit).map_err(Denial::from),
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if !self.charge.take(data.len()) {
+                break Err(Fault::Overloaded.into());
+            }
+            if self.all.is_empty() && self.body.is_end_stream() {
+                break content(data, self.limit).map_err(Denial::from);
+            }
+            if let Err(rejection) = self.keep(&data) {
+                break Err(rejection.into());
+            }
+        })
+    }
+
+    /// No more is kept than was announced and may be.
+    fn keep(&mut self, data: &[u8]) -> Result<(), Rejection> {
+        if self.all.is_empty() {
+            self.all.reserve(expected(data, self.limit)?.max(data.len()));
+        }
+        self.all.extend_from_slice(data);
+        if self.all.len() > expected(&self.all, self.limit)?.max(PREFIX) {
+            return Err(Rejection::RequestMalformed);
+        }
+        Ok(())
+    }
 }
 
 /// How long a call's bytes are, as soon as they say so.
@@ -100,69 +130,88 @@ pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// An answer that went well.
-pub(super) fn reply(answer: CheckResponse) -> Response<Reply> {
-    let mut response = Response::new(Reply::Message(answer.framed()));
-    response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
-    response
+/// Sends an answer: a message, and that all went well.
+pub(super) fn reply(answer: CheckResponse, mut respond: SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let mut head = Response::new(());
+    head.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    let mut stream = respond.send_response(head, false)?;
+    stream.send_data(answer.framed(), false)?;
+    stream.send_trailers(HeaderMap::from_iter([(STATUS, STATUS_OK)]))
 }
 
-/// What is sent back.
+/// What `answering` comes to; nothing once the caller takes his call back.
+pub(super) async fn unless_taken_back<T>(
+    respond: &mut SendResponse<Bytes>,
+    mut answering: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    poll_fn(|context| match answering.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => respond.poll_reset(context).map(|_| None),
+    })
+    .await
+}
+
+/// The bytes of a call, for services that read them as any other body.
 #[derive(Debug)]
-pub(super) enum Reply {
-    /// A message with its prefix, which is still to be sent.
-    Message(Bytes),
-    /// That all went well, which is.
-    Status,
-    /// Nothing more.
-    Over,
-    /// What another service sends.
-    Other(tonic::body::Body),
+pub(super) struct Incoming {
+    stream: RecvStream,
+    data_is_over: bool,
 }
 
-impl Body for Reply {
+impl Incoming {
+    pub(super) fn new(stream: RecvStream) -> Self {
+        Self { stream, data_is_over: false }
+    }
+}
+
+impl Body for Incoming {
     type Data = Bytes;
-    type Error = tonic::Status;
+    type Error = h2::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
-        match &mut *self {
-            Self::Other(body) => return Pin::new(body).poll_frame(context),
-            Self::Over => return Poll::Ready(None),
-            Self::Message(_) | Self::Status => {}
-        }
-        Poll::Ready(match std::mem::replace(&mut *self, Self::Over) {
-            Self::Message(message) => {
-                *self = Self::Status;
-                Some(Ok(Frame::data(message)))
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        if !self.data_is_over {
+            if let Some(data) = ready!(self.stream.poll_data(context)) {
+                return Poll::Ready(Some(data.and_then(|data| {
+                    self.stream.flow_control().release_capacity(data.len())?;
+                    Ok(Frame::data(data))
+                })));
             }
-            Self::Status => Some(Ok(Frame::trailers(HeaderMap::from_iter([(STATUS, STATUS_OK)])))),
-            Self::Over | Self::Other(_) => None,
-        })
+            self.data_is_over = true;
+        }
+        self.stream.poll_trailers(context).map(|trailers| trailers.transpose().map(|read| read.map(Frame::trailers)))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Message(_) | Self::Status => false,
-            Self::Over => true,
-            Self::Other(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Message(_) | Self::Status | Self::Over => SizeHint::default(),
-            Self::Other(body) => body.size_hint(),
-        }
+        self.stream.is_end_stream()
     }
 }
 
-/// What another service answers.
-pub(super) fn other(response: Result<Response<tonic::body::Body>, Infallible>) -> Response<Reply> {
-    let Ok(response) = response;
-    response.map(Reply::Other)
+/// Sends what another service answers, for as long as it has something to say and is listened to.
+pub(super) async fn forward(
+    answer: Response<tonic::body::Body>,
+    mut respond: SendResponse<Bytes>,
+) -> Result<(), h2::Error> {
+    let (head, mut body) = answer.into_parts();
+    let is_all = body.is_end_stream();
+    let mut stream = respond.send_response(Response::from_parts(head, ()), is_all)?;
+    if is_all {
+        return Ok(());
+    }
+    // Such answers are a few bytes, now and then: no more are held back than HTTP/2 does by itself.
+    while let Some(Some(Ok(frame))) = unless_taken_back(&mut respond, pin!(body.frame())).await {
+        match frame.into_data() {
+            Ok(data) => stream.send_data(data, false)?,
+            Err(other) => {
+                if let Ok(trailers) = other.into_trailers() {
+                    return stream.send_trailers(trailers);
+                }
+            }
+        }
+    }
+    stream.send_data(Bytes::new(), true)
 }
 
 #[cfg(test)]
@@ -170,6 +219,7 @@ mod tests {
     use super::*;
     use crate::gate::budget::Budget;
     use http_body_util::StreamBody;
+    use std::convert::Infallible;
 
     fn call(length: u32, message: &[u8]) -> Vec<u8> {
         [&[0][..], &length.to_be_bytes(), message].concat()
@@ -179,7 +229,9 @@ mod tests {
     async fn read(call: &[u8], piece: usize, budget: usize) -> Result<Bytes, Denial> {
         let frames: Vec<_> =
             call.chunks(piece).map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
-        message(StreamBody::new(tokio_stream::iter(frames)), 1000, &mut Budget::new(budget).open()).await
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        let mut reading = Reading::new(body, 1000, Budget::new(budget).open());
+        poll_fn(|context| reading.poll(context)).await
     }
 
     #[tokio::test]

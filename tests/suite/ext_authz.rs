@@ -3,7 +3,9 @@
 use crate::suite::gate::{self, Asked, FORMS, Form, Seen, question};
 use envoy_types::pb::envoy::{
     config::core::v3::{HeaderMap, HeaderValue},
-    service::auth::v3::{CheckRequest, attribute_context::HttpRequest, authorization_client::AuthorizationClient},
+    service::auth::v3::{
+        CheckRequest, CheckResponse, attribute_context::HttpRequest, authorization_client::AuthorizationClient,
+    },
 };
 use hookwarden::{
     config::process::Limits,
@@ -13,7 +15,7 @@ use hookwarden::{
     },
     scheme::encoding::Encoding,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tonic::transport::Channel;
 
 const NOW: i64 = 1_760_000_000;
@@ -443,7 +445,7 @@ async fn a_text_body_with_an_exclamation_mark_may_be_another() {
 async fn large_bodies_wait_for_a_place() {
     let gate = gate::gate_with(CONFIGURATION, NOW, |gate| {
         gate.examiners = Examiners::start(1).unwrap();
-        gate.limits.deadline = std::time::Duration::from_millis(50);
+        gate.limits.deadline = Duration::from_millis(50);
     });
     let (budget, places) = (Arc::clone(&gate.budget), Arc::clone(gate.examiners.places(Long::Body)));
     let taken = places.try_acquire().unwrap();
@@ -473,7 +475,7 @@ async fn what_is_refused_at_the_door_is_not_sent_elsewhere() {
         "  dear:\n    scheme: {{ {scheme} }}\n    public_keys: [{{ id: a, format: raw_base64, inline: {key} }}]\n"
     );
     let gate = gate::gate_with(&format!("{CONFIGURATION}{dear}"), NOW, |gate| {
-        gate.limits.deadline = std::time::Duration::from_millis(50);
+        gate.limits.deadline = Duration::from_millis(50);
     });
     let places = Arc::clone(gate.examiners.places(Long::Signature));
     let _taken = places.try_acquire_many(u32::try_from(places.available_permits()).unwrap()).unwrap();
@@ -489,6 +491,37 @@ async fn what_is_refused_at_the_door_is_not_sent_elsewhere() {
         assert_eq!(ask(&mut client, asked(method).check(RAW)).await.reason(), reason, "{method}");
     }
     assert!(ask(&mut client, delivery(&vec![b'x'; 300 << 10]).check(RAW)).await.forwarded);
+}
+
+/// A proxy that begins to send a message and then does not is answered when the check's time is over, and holds no share
+/// of the budget longer than that.
+#[tokio::test]
+async fn an_upload_that_stalls_ends_with_the_deadline() {
+    use prost::Message as _;
+    let short = Duration::from_millis(50);
+    for (deadline, patience) in [(short, None), (Duration::from_secs(3600), Some("50m"))] {
+        let gate = gate::gate_with(CONFIGURATION, NOW, |gate| gate.limits.deadline = deadline);
+        let budget = Arc::clone(&gate.budget);
+        let stream = tokio::net::TcpStream::connect(gate::serve(gate).await).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut call = http::Request::post("http://hookwarden/envoy.service.auth.v3.Authorization/Check");
+        if let Some(patience) = patience {
+            call = call.header("grpc-timeout", patience);
+        }
+        let (answer, mut upload) = send.send_request(call.body(()).unwrap(), false).unwrap();
+        let begun = [&[0, 0, 0, 0xff, 0xff][..], &[b'x'; 5000]].concat();
+        upload.send_data(begun.into(), false).unwrap();
+        while budget.spent() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut answer = answer.await.unwrap().into_body();
+        let message = answer.data().await.unwrap().unwrap();
+        let seen = Seen::of(CheckResponse::decode(&message[5..]).unwrap());
+        assert_eq!((seen.status, seen.reason()), (503, "deadline_exceeded"));
+        assert_eq!(answer.trailers().await.unwrap().unwrap().get("grpc-status").unwrap(), "0");
+        assert_eq!(budget.spent(), 0);
+    }
 }
 
 /// An answer for the verified only is for those whose lease is held, where the proof is a lease.

@@ -17,7 +17,7 @@ use hookwarden::{
     store::Store,
     telemetry::Telemetry,
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 
@@ -53,6 +53,11 @@ pub(crate) async fn connect(gate: Arc<Gate>) -> AuthorizationClient<Channel> {
 
 /// Serves a gate with all its services, and connects to them.
 pub(crate) async fn channel(gate: Arc<Gate>) -> Channel {
+    Channel::from_shared(format!("http://{}", serve(gate).await)).unwrap().connect().await.unwrap()
+}
+
+/// Serves a gate with all its services, and says where.
+pub(crate) async fn serve(gate: Arc<Gate>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
@@ -62,7 +67,7 @@ pub(crate) async fn channel(gate: Arc<Gate>) -> Channel {
         let service = ExtAuthz::new(&gate, stopped, health);
         service.serve(TcpListenerStream::new(listener), std::future::pending()).await;
     });
-    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+    address
 }
 
 /// How Envoy is configured to tell a request.

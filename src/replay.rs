@@ -215,9 +215,12 @@ impl Holder {
     /// Who asks without a stream id: never the same as anybody.
     pub const NOBODY: Self = Self([0; 8]);
 
-    /// The holder with a stream id.
+    /// The holder with a stream id. Envoy's are numbers of 64 bits, which need no hash to be short.
     #[must_use]
     pub fn of(stream_id: &[u8]) -> Self {
+        if let Some(number) = number(stream_id) {
+            return Self(number.to_be_bytes());
+        }
         if stream_id.is_empty() {
             return Self::NOBODY;
         }
@@ -243,6 +246,17 @@ impl Holder {
     pub const fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(bytes)
     }
+}
+
+/// The number that a text is, where it is the only one to write it; but not zero, which is nobody.
+fn number(text: &[u8]) -> Option<u64> {
+    if !matches!(text, [b'1'..=b'9', ..]) {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, digit| {
+        let digit = u64::from(digit.checked_sub(b'0')?);
+        if digit > 9 { None } else { number.checked_mul(10)?.checked_add(digit) }
+    })
 }
 
 impl Duplicate {
@@ -280,5 +294,18 @@ mod tests {
         assert!(!Holder::of(b"7").is(Holder::of(b"8")));
         assert!(!Holder::NOBODY.is(Holder::NOBODY));
         assert!(!Holder::of(b"").is(Holder::NOBODY));
+        assert!(Holder::of(b"0").is(Holder::of(b"0")), "an id that anybody has");
+    }
+
+    #[test]
+    fn ids_that_are_written_differently_are_different_requests() {
+        assert_eq!(Holder::of(b"258").bytes(), [0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(Holder::of(b"18446744073709551615").bytes(), [0xff; 8]);
+        let ids = ["7", "07", "+7", "7 ", "7a", "-7", "0", "00", "18446744073709551616", "184467440737095516150"];
+        for (at, one) in ids.iter().enumerate() {
+            for other in &ids[at + 1..] {
+                assert!(!Holder::of(one.as_bytes()).is(Holder::of(other.as_bytes())), "{one} {other}");
+            }
+        }
     }
 }

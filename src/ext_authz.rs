@@ -33,6 +33,7 @@ use std::{
     io,
     pin::pin,
     sync::Arc,
+    task::Context,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -185,7 +186,8 @@ impl<H: GrpcService> Answers for Arc<ExtAuthz<H>> {
     fn answer(&self, asked: Asked, mut respond: SendResponse<Bytes>) -> impl Future<Output = ()> + Send + 'static {
         let service = Self::clone(self);
         async move {
-            if let Some(answer) = grpc::unless_taken_back(&mut respond, pin!(service.check(asked))).await {
+            let taken_back = |context: &mut Context<'_>| respond.poll_reset(context);
+            if let Some(answer) = grpc::unless_taken_back(taken_back, pin!(service.check(asked))).await {
                 // To whom it cannot be sent has gone.
                 grpc::reply(answer, respond).ok();
             }

@@ -243,14 +243,18 @@ where
             return Poll::Ready(());
         }
         desk.work(&mut calls, &service);
-        loop {
-            // The answers are still to be written, and what came meanwhile is to be taken.
-            if let Came::End = take(&mut connection, context, &mut calls) {
-                return Poll::Ready(());
-            }
-            if !desk.work(&mut calls, &service) && !desk.give_up(context) {
-                return Poll::Pending;
-            }
+        // The answers are still to be written, and what came meanwhile is to be taken; but whoever always has more waits for the
+        // others then.
+        if let Came::End = take(&mut connection, context, &mut calls) {
+            return Poll::Ready(());
+        }
+        if !desk.work(&mut calls, &service) && !desk.give_up(context) {
+            return Poll::Pending;
+        }
+        context.waker().wake_by_ref();
+        match take(&mut connection, context, &mut calls) {
+            Came::End => Poll::Ready(()),
+            Came::All => Poll::Pending,
         }
     })
     .await;

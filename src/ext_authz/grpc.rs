@@ -14,7 +14,7 @@ use crate::{
     gate::budget::Charge,
 };
 use bytes::{Buf as _, Bytes, BytesMut};
-use h2::{RecvStream, server::SendResponse};
+use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt as _;
@@ -139,14 +139,14 @@ pub(super) fn reply(answer: CheckResponse, mut respond: SendResponse<Bytes>) -> 
     stream.send_trailers(HeaderMap::from_iter([(STATUS, STATUS_OK)]))
 }
 
-/// What `answering` comes to; nothing once the caller takes his call back.
+/// What `doing` comes to; nothing once the caller takes his call back, as `taken_back` says.
 pub(super) async fn unless_taken_back<T>(
-    respond: &mut SendResponse<Bytes>,
-    mut answering: Pin<&mut impl Future<Output = T>>,
+    mut taken_back: impl FnMut(&mut Context<'_>) -> Poll<Result<Reason, h2::Error>>,
+    mut doing: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
-    poll_fn(|context| match answering.as_mut().poll(context) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => respond.poll_reset(context).map(|_| None),
+    poll_fn(|context| match doing.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => taken_back(context).map(|_| None),
     })
     .await
 }
@@ -201,7 +201,8 @@ pub(super) async fn forward(
         return Ok(());
     }
     // Such answers are a few bytes, now and then: no more are held back than HTTP/2 does by itself.
-    while let Some(Some(Ok(frame))) = unless_taken_back(&mut respond, pin!(body.frame())).await {
+    while let Some(Some(Ok(frame))) = unless_taken_back(|context| stream.poll_reset(context), pin!(body.frame())).await
+    {
         match frame.into_data() {
             Ok(data) => stream.send_data(data, false)?,
             Err(other) => {

@@ -524,6 +524,25 @@ async fn an_upload_that_stalls_ends_with_the_deadline() {
     }
 }
 
+/// Whoever watches is told of every change, and hears nothing in between that would end it.
+#[tokio::test]
+async fn health_is_watched_until_it_changes() {
+    use tonic_health::{
+        ServingStatus,
+        pb::{HealthCheckRequest, health_client::HealthClient},
+    };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", ServingStatus::Serving).await;
+    let address = gate::serve_with(gate::gate(CONFIGURATION, NOW), health).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let mut watching = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    for status in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::Serving] {
+        reporter.set_service_status("", status).await;
+        let told = watching.message().await.unwrap().expect("is still watched");
+        assert_eq!(told.status, i32::from(status != ServingStatus::Serving) + 1);
+    }
+}
+
 /// An answer for the verified only is for those whose lease is held, where the proof is a lease.
 #[tokio::test]
 async fn a_signed_challenge_is_admitted_like_a_delivery() {

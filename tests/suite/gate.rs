@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::{
 use hookwarden::{
     clock::{Clock, UnixSeconds},
     config::{self, Context, process::Limits},
-    ext_authz::ExtAuthz,
+    ext_authz::{ExtAuthz, GrpcService},
     gate::{Gate, budget::Budget, examiners::Examiners},
     store::Store,
     telemetry::Telemetry,
@@ -58,9 +58,13 @@ pub(crate) async fn channel(gate: Arc<Gate>) -> Channel {
 
 /// Serves a gate with all its services, and says where.
 pub(crate) async fn serve(gate: Arc<Gate>) -> SocketAddr {
+    serve_with(gate, tonic_health::server::health_reporter().1).await
+}
+
+/// The same, with a health service of one's own.
+pub(crate) async fn serve_with(gate: Arc<Gate>, health: impl GrpcService) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (_, health) = tonic_health::server::health_reporter();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         let _running = stop;

@@ -42,6 +42,8 @@ fn seconds(now: Now) -> u64 {
 #[derive(Debug)]
 pub(super) struct Claims {
     shards: [Mutex<Shard>; SHARDS],
+    /// Says in which of them a key is.
+    shard_of: SeedableRandomState,
     count: AtomicUsize,
     limit: usize,
 }
@@ -57,13 +59,13 @@ struct Slot {
     claims: HashMap<ReplayKey, Kept, SeedableRandomState>,
 }
 
-/// How keys are hashed, by secrets of the slot's own. A key is a digest, but where the store outlives the process everybody
+/// How keys are hashed, by secrets of the process and one of the slot's own. A key is a digest, but where the store outlives the process everybody
 /// can compute it: who can sign, as any tenant of a provider can, would look for contents whose keys share whatever bytes
 /// chose their place, and make every claim walk past all of them.
 ///
 /// foldhash multiplies the halves of a key, each hidden by a secret number, and folds the product, so that without those
 /// nobody knows which keys fall together. It is no cryptography, and need not be: of a hash nothing is seen but how long a
-/// claim takes, by nanoseconds of a check that crosses a network, and a slot's numbers go with the slot. `SipHash` would
+/// claim takes, by nanoseconds of a check that crosses a network, and the slot's number goes with the slot. `SipHash` would
 /// resist more, at twenty nanoseconds for each of the nine slots that a claim asks; this takes one.
 fn seeded() -> SeedableRandomState {
     static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
@@ -158,14 +160,15 @@ fn slot_length(remember: u64) -> u64 {
 
 impl Claims {
     pub(super) fn new(limit: usize) -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::default()), count: AtomicUsize::new(0), limit }
+        let shards = std::array::from_fn(|_| Mutex::default());
+        Self { shards, shard_of: seeded(), count: AtomicUsize::new(0), limit }
     }
 
-    /// A key is a digest, so its first byte spreads evenly. A panic elsewhere leaves nothing half written: every
-    /// change is one insert or remove.
+    /// Nobody chooses in which shard a key is, or all could be in one, whose growth holds up whoever claims. A panic elsewhere
+    /// leaves nothing half written: every change is one insert or remove.
     fn shard(&self, key: ReplayKey) -> MutexGuard<'_, Shard> {
-        let [first, ..] = key.bytes();
-        let index = usize::from(*first).checked_rem(SHARDS).unwrap_or(0);
+        let [.., last] = self.shard_of.hash_one(key).to_be_bytes();
+        let index = usize::from(last).checked_rem(SHARDS).unwrap_or(0);
         let shard = self.shards.get(index).unwrap_or(&self.shards[0]);
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -414,6 +417,11 @@ mod tests {
                 places.insert(state.hash_one(keys[0]));
             }
             assert_eq!(places.len(), 8, "every slot has secrets of its own");
+            let claims = Claims::new(keys.len());
+            for key in &keys {
+                claims.shard(*key).0.entry(1).or_default();
+            }
+            assert!(claims.shards.iter().all(|shard| !shard.lock().unwrap().0.is_empty()), "every shard has some");
         }
     }
 }

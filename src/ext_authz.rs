@@ -6,6 +6,7 @@
 
 mod codec;
 mod connection;
+mod gathering;
 mod grpc;
 pub mod message;
 pub mod outcomes;
@@ -14,14 +15,16 @@ pub mod response;
 mod wire;
 
 use crate::{
-    decision::Rejection,
-    gate::{Answered, Asker, Gate, Question},
+    decision::{Fault, Rejection},
+    gate::{self, Answered, Asker, Gate, Question},
     replay::Outcomes,
     reply::trusted_names,
+    telemetry::Telemetry,
     traces::TRACEPARENT,
 };
 use bytes::Bytes;
 use connection::{Answers, Asked, Call, Terms, drive};
+use futures_util::FutureExt as _;
 use h2::server::SendResponse;
 use http::{Request, Response, request::Parts};
 use message::CheckRequest;
@@ -31,6 +34,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io,
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::Arc,
     task::Context,
@@ -72,6 +76,7 @@ pub struct ExtAuthz<H> {
     gate: Arc<Gate>,
     outcomes: AccessLog,
     health: H,
+    stopped: watch::Receiver<bool>,
 }
 
 /// A service of gRPC's.
@@ -98,7 +103,8 @@ impl<S> GrpcService for S where
 impl<H: GrpcService> ExtAuthz<H> {
     /// All services over one gate. Streams that the proxy keeps open end when `stopped` is true.
     pub fn new(gate: &Arc<Gate>, stopped: watch::Receiver<bool>, health: H) -> Arc<Self> {
-        Arc::new(Self { gate: Arc::clone(gate), outcomes: AccessLog::new(Arc::clone(gate), stopped), health })
+        let outcomes = AccessLog::new(Arc::clone(gate), stopped.clone());
+        Arc::new(Self { gate: Arc::clone(gate), outcomes, health, stopped })
     }
 
     /// Serves connections until `stop` comes back, and then finishes what is under way.
@@ -145,7 +151,8 @@ impl<H: GrpcService> ExtAuthz<H> {
         } else {
             Ok(Status::unimplemented("").into_http())
         };
-        grpc::forward(answer, respond).await
+        let mut stopped = self.stopped.clone();
+        grpc::forward(answer, respond, async { drop(stopped.wait_for(|stopped| *stopped).await) }).await
     }
 
     async fn check(&self, asked: Asked) -> CheckResponse {
@@ -187,7 +194,8 @@ impl<H: GrpcService> Answers for Arc<ExtAuthz<H>> {
         let service = Self::clone(self);
         async move {
             let taken_back = |context: &mut Context<'_>| respond.poll_reset(context);
-            if let Some(answer) = grpc::unless_taken_back(taken_back, pin!(service.check(asked))).await {
+            let checking = pin!(or_denied(service.check(asked), &service.gate.telemetry));
+            if let Some(answer) = grpc::unless_taken_back(taken_back, checking).await {
                 // To whom it cannot be sent has gone.
                 grpc::reply(answer, respond).ok();
             }
@@ -200,11 +208,39 @@ impl<H: GrpcService> Answers for Arc<ExtAuthz<H>> {
     }
 }
 
+/// The answer of a check, and of one that panics a denial. What is examined is guarded by itself; this is for all that is around
+/// it.
+async fn or_denied(check: impl Future<Output = CheckResponse>, telemetry: &Telemetry) -> CheckResponse {
+    AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
+        telemetry.panicked();
+        response::respond(&gate::denied(Fault::Internal), "-", std::iter::empty())
+    })
+}
+
 impl Question {
     fn read(message: Bytes) -> Self {
         match CheckRequest::decode(message) {
             Ok(request) => Self::Read(Box::new(request)),
             Err(_) => Self::Refused(Rejection::RequestMalformed.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envoy_types::pb::envoy::service::auth::v3::{CheckResponse as Told, check_response::HttpResponse};
+    use prost::Message as _;
+
+    #[tokio::test]
+    async fn a_panic_anywhere_is_a_denial() {
+        let telemetry = Telemetry::new().unwrap();
+        let answer = or_denied(async { panic!("on purpose") }, &telemetry).await;
+        let told = Told::decode(&answer.framed()[grpc::PREFIX..]).unwrap();
+        assert_eq!(told.status.unwrap().code, 7);
+        let Some(HttpResponse::DeniedResponse(denied)) = told.http_response else { panic!("{:?}", told.http_response) };
+        assert_eq!(denied.status.unwrap().code, 503);
+        let metrics = telemetry.render(&crate::telemetry::Held::default());
+        assert!(metrics.contains("\nhookwarden_panics_total 1\n"), "{metrics}");
     }
 }

@@ -235,6 +235,7 @@ fn guarded<T>(examine: impl FnOnce() -> Result<T, Denial>) -> Result<T, Denial> 
     catch_unwind(AssertUnwindSafe(examine)).unwrap_or(Err(Fault::Internal.into()))
 }
 
-fn denied(denial: impl Into<Denial>) -> Outcome {
+/// The outcome of a check that came to nothing else.
+pub(crate) fn denied(denial: impl Into<Denial>) -> Outcome {
     Outcome { endpoint: None, facts: check::Facts::default(), decision: Decision::Deny(denial.into()) }
 }

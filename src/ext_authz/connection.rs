@@ -6,6 +6,7 @@
 
 use super::{
     MAX_HEADER_LIST, MAX_STREAMS, WINDOW,
+    gathering::Gathering,
     grpc::{Incoming, Reading},
 };
 use crate::{
@@ -16,20 +17,18 @@ use bytes::Bytes;
 use futures_util::task::noop_waker_ref;
 use h2::{
     Ping, PingPong, RecvStream,
-    server::{Builder, Connection, SendResponse},
+    server::{Builder, Connection, Handshake, SendResponse},
 };
 use http::{Request, request::Parts};
 use std::{
-    cell::Cell,
     future::{Future, poll_fn},
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
@@ -40,132 +39,6 @@ const ALIVE: Duration = Duration::from_secs(60);
 const ANSWERS: Duration = Duration::from_secs(20);
 /// Nobody is waited for longer.
 const LONGEST: Duration = Duration::from_secs(86_400);
-/// Bytes of answers that a stream holds for a proxy that does not read them.
-const MAX_UNSENT: usize = 400 << 10;
-
-/// Bytes that are read at once: sixteen questions of a usual length.
-const ROOM: usize = 64 << 10;
-/// HTTP/2 asks for so many bytes when a long frame is on its way, which is then read to where it belongs.
-const LONG: usize = 12 << 10;
-/// Bytes that one connection may bring before the others have their turn.
-const TURN: usize = 128 << 10;
-
-thread_local! {
-    /// The room of whoever reads next. Nearly always a connection has given it back before another one reads: what it holds
-    /// is taken from it in the same turn.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// A connection that is read in large pieces, and of which HTTP/2 is told that it takes one buffer at a time.
-///
-/// HTTP/2 reads some six thousand bytes at a time, and writes a `DATA` frame of 256 bytes and more by a system call of its
-/// own, so that it need not be copied; of a connection that takes one buffer it copies what is shorter than 1,024. Sixteen
-/// questions of 3 kB with answers of 400 bytes would be nine system calls to read and sixteen to write; so they are two. And
-/// whoever sends megabytes is read for as long as it takes to check a dozen small ones, and then again when it is his turn.
-#[derive(Debug)]
-struct Gathering<C> {
-    connection: C,
-    /// What was read and not asked for yet, and the room that it is in; without that, there is none.
-    room: Vec<u8>,
-    begin: usize,
-    end: usize,
-    /// What was read since the others had their turn.
-    turn: usize,
-}
-
-impl<C> Gathering<C> {
-    fn new(connection: C) -> Self {
-        Self { connection, room: Vec::new(), begin: 0, end: 0, turn: 0 }
-    }
-
-    fn give_room_back(&mut self) {
-        if !self.room.is_empty() {
-            SPARE.set(std::mem::take(&mut self.room));
-        }
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Gathering<C> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.begin == self.end {
-            let read = self.fill(context, into);
-            if read.is_pending() {
-                self.give_room_back();
-            }
-            return read;
-        }
-        self.hand_over(into);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<C: AsyncRead + Unpin> Gathering<C> {
-    fn fill(&mut self, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.turn >= TURN {
-            // Who only looks whether there is something has no turn to end.
-            if !context.waker().will_wake(noop_waker_ref()) {
-                self.turn = 0;
-                context.waker().wake_by_ref();
-            }
-            return Poll::Pending;
-        }
-        if into.remaining() >= LONG {
-            return read(&mut self.connection, context, into, &mut self.turn).map_ok(|_| ());
-        }
-        if self.room.is_empty() {
-            self.room = SPARE.take();
-            // The first time on this thread, and where another connection holds the spare one.
-            self.room.resize(ROOM, 0);
-        }
-        let mut room = ReadBuf::new(&mut self.room);
-        let count = ready!(read(&mut self.connection, context, &mut room, &mut self.turn))?;
-        (self.begin, self.end) = (0, count);
-        self.hand_over(into);
-        Poll::Ready(Ok(()))
-    }
-
-    fn hand_over(&mut self, into: &mut ReadBuf<'_>) {
-        let held = self.room.get(self.begin..self.end).unwrap_or_default();
-        let taken = held.get(..into.remaining()).unwrap_or(held);
-        into.put_slice(taken);
-        self.begin = self.begin.saturating_add(taken.len());
-    }
-}
-
-/// Reads, and counts what this turn has brought; a turn ends when there is nothing left.
-fn read<C: AsyncRead + Unpin>(
-    connection: &mut C,
-    context: &mut Context<'_>,
-    into: &mut ReadBuf<'_>,
-    turn: &mut usize,
-) -> Poll<io::Result<usize>> {
-    let before = into.filled().len();
-    let Poll::Ready(result) = Pin::new(connection).poll_read(context, into) else {
-        *turn = 0;
-        return Poll::Pending;
-    };
-    let count = into.filled().len().saturating_sub(before);
-    *turn = turn.saturating_add(count);
-    Poll::Ready(result.map(|()| count))
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Gathering<C> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        false
-    }
-}
 
 /// A call as it came, and the way to answer it.
 pub(super) type Call = (Request<RecvStream>, SendResponse<Bytes>);
@@ -204,23 +77,29 @@ pub(super) struct Asked {
     pub(super) patience: Duration,
 }
 
-/// Answers the calls that a connection brings, until it ends. When `stop` comes back those under way are finished, and no
-/// others are taken.
+fn handshake<C: AsyncRead + AsyncWrite + Unpin>(connection: C) -> Handshake<Gathering<C>, Bytes> {
+    Builder::new()
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        // After a pause a proxy gives up all that it has asked, and that is no attack.
+        .max_pending_accept_reset_streams(usize::try_from(MAX_STREAMS).unwrap_or(usize::MAX))
+        .handshake(Gathering::new(connection))
+}
+
+/// Answers the calls that a connection brings, until it ends. When `stop` comes back the other end is told to open no more,
+/// and what it has opened by then is finished.
 pub(super) async fn drive<C>(connection: C, stop: impl Future<Output = ()>, service: impl Answers)
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let mut stop = pin!(stop);
-    let handshake = Builder::new()
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buffer_size(MAX_UNSENT)
-        .handshake(Gathering::new(connection));
     // A connection that breaks is the proxy's to report, here and below.
     let mut connection = tokio::select! {
-        begun = timeout(HANDSHAKE, handshake) => match begun {
+        // What a proxy has asked already is answered.
+        biased;
+        begun = timeout(HANDSHAKE, handshake(connection)) => match begun {
             Ok(Ok(connection)) => connection,
             Ok(Err(_)) | Err(_) => return,
         },
@@ -315,18 +194,19 @@ where
     fn work(&mut self, calls: &mut Vec<Call>, service: &impl Answers) -> bool {
         let mut worked = !calls.is_empty();
         let mut nobody = Context::from_waker(noop_waker_ref());
-        for mut question in std::mem::take(&mut self.coming) {
+        let mut at = 0_usize;
+        while let Some(question) = self.coming.get_mut(at) {
             let before = question.reading.length();
-            match question.reading.poll(&mut nobody) {
-                Poll::Ready(message) => {
-                    worked = true;
-                    let patience = question.until.saturating_duration_since(Instant::now());
+            if let Poll::Ready(message) = question.reading.poll(&mut nobody) {
+                worked = true;
+                let question = self.coming.swap_remove(at);
+                let patience = question.until.saturating_duration_since(Instant::now());
+                if let Some(message) = message {
                     self.begin(question, message, patience);
                 }
-                Poll::Pending => {
-                    worked |= question.reading.length() != before;
-                    self.coming.push(question);
-                }
+            } else {
+                worked |= question.reading.length() != before;
+                at = at.saturating_add(1);
             }
         }
         for (request, respond) in calls.drain(..) {
@@ -337,7 +217,8 @@ where
             };
             let mut reading = Reading::new(Incoming::new(body), limit, charge);
             match reading.poll(&mut nobody) {
-                Poll::Ready(message) => {
+                Poll::Ready(None) => {}
+                Poll::Ready(Some(message)) => {
                     let asked = Asked { head, message, charge: reading.into_charge(), patience };
                     begin((self.answer)(asked, respond), &mut self.room);
                 }
@@ -433,93 +314,20 @@ impl Pulse {
 mod tests {
     use super::*;
     use crate::gate::budget::Budget;
-    use h2::client::{self, SendRequest};
+    use h2::{
+        Reason,
+        client::{self, SendRequest},
+    };
     use http::{Response, StatusCode};
     use std::{
-        future::pending,
-        sync::{
-            Arc, Mutex,
-            atomic::{AtomicBool, Ordering},
-        },
-        task::{Wake, Waker},
+        future::{pending, ready},
+        sync::{Arc, Mutex},
     };
     use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+        io::duplex,
         sync::{mpsc, oneshot},
         task::JoinHandle,
     };
-
-    /// Whatever is asked for at a time, the bytes are the same, and the end is the end.
-    #[tokio::test]
-    async fn what_is_read_is_what_was_sent() {
-        let sent: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
-        for sizes in [&[1_usize, 7, 9, 4000][..], &[6478], &[20_000, 9], &[LONG, LONG - 1], &[100_000]] {
-            let (mut near, far) = duplex(30_000);
-            let text = sent.clone();
-            let sending = tokio::spawn(async move { near.write_all(&text).await });
-            let mut reading = Gathering::new(far);
-            let mut read = Vec::new();
-            for size in sizes.iter().cycle() {
-                let mut piece = vec![0; *size];
-                let count = reading.read(&mut piece).await.unwrap();
-                if count == 0 {
-                    break;
-                }
-                read.extend_from_slice(&piece[..count]);
-            }
-            sending.await.unwrap().unwrap();
-            assert!(read == sent, "{sizes:?}");
-        }
-    }
-
-    #[derive(Default)]
-    struct Woken(AtomicBool);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Reads a thousand bytes, if there are any.
-    fn look(reading: &mut Gathering<DuplexStream>, context: &mut Context<'_>) -> bool {
-        let mut piece = [0; 1000];
-        Pin::new(reading).poll_read(context, &mut ReadBuf::new(&mut piece)).is_ready()
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_says_nothing_holds_no_room() {
-        let (mut near, far) = duplex(4000);
-        let mut reading = Gathering::new(far);
-        let mut nobody = Context::from_waker(noop_waker_ref());
-        assert!(!look(&mut reading, &mut nobody));
-        assert_eq!(reading.room.capacity(), 0);
-        near.write_all(&[7; 1500]).await.unwrap();
-        assert!(look(&mut reading, &mut nobody));
-        assert_eq!(reading.room.len(), ROOM, "500 bytes are in it");
-        assert!(look(&mut reading, &mut nobody));
-        assert!(!look(&mut reading, &mut nobody));
-        assert_eq!(reading.room.capacity(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_turn_ends_for_whoever_waits_and_not_for_who_only_looks() {
-        let (mut near, far) = duplex(10 * TURN);
-        near.write_all(&vec![7; 3 * TURN]).await.unwrap();
-        let mut reading = Gathering::new(far);
-        let woken = Arc::<Woken>::default();
-        let waker = Waker::from(Arc::clone(&woken));
-        let (mut nobody, mut somebody) = (Context::from_waker(noop_waker_ref()), Context::from_waker(&waker));
-        let mut took = 0;
-        while look(&mut reading, &mut nobody) {
-            took += 1000;
-        }
-        assert!((TURN..TURN + ROOM).contains(&took), "{took}");
-        assert!(!look(&mut reading, &mut nobody));
-        assert!(!look(&mut reading, &mut somebody), "the turn is over");
-        assert!(woken.0.load(Ordering::Relaxed), "and comes again");
-        assert!(look(&mut reading, &mut nobody));
-    }
 
     /// Answers questions, which are all calls but those to `/other`, with a function.
     struct Service<A>(A, Arc<Budget>);
@@ -633,7 +441,7 @@ mod tests {
             let Asked { message, patience, .. } = asked.unwrap();
             tell.send((message, patience)).unwrap();
             well(respond);
-            std::future::ready(())
+            ready(())
         }
     }
 
@@ -682,6 +490,67 @@ mod tests {
             answer.await.unwrap();
         }
         assert_eq!(budget.spent(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_taken_back_is_nobodys() {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let (send, _, budget) = connected(pending(), telling(tell)).await;
+        let (_answer, mut upload) = send.clone().send_request(request("/"), false).unwrap();
+        upload.send_data(Bytes::from_static(&[0, 0, 0, 0, 2, b'a']), false).unwrap();
+        while budget.spent() == 0 {
+            tokio::task::yield_now().await;
+        }
+        upload.send_reset(Reason::CANCEL);
+        while budget.spent() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(told.try_recv().is_err());
+    }
+
+    /// As many as a proxy may have under way, all in one read, and one that it still wants to know.
+    #[tokio::test]
+    async fn that_a_proxy_gives_up_much_at_once_ends_nothing() {
+        let (near, far) = duplex(1 << 20);
+        let (mut send, connection) = client::handshake(near).await.unwrap();
+        let reading = tokio::spawn(async move { drop(connection.await) });
+        let mut given_up = Vec::new();
+        for _ in 0..90 {
+            given_up.push(send.send_request(request("/"), false).unwrap());
+        }
+        tokio::task::yield_now().await;
+        for (_, upload) in &mut given_up {
+            upload.send_reset(Reason::CANCEL);
+        }
+        let wanted = send.send_request(request("/"), true).unwrap().0;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        tokio::spawn(drive(far, pending(), Service(|_, respond| async { well(respond) }, Budget::new(0))));
+        assert_eq!(wanted.await.unwrap().status(), StatusCode::OK);
+        reading.abort();
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_a_stop_is_answered() {
+        let (near, far) = duplex(1 << 20);
+        let (mut send, connection) = client::handshake(near).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        let (answer, mut upload) = send.send_request(request("/"), false).unwrap();
+        upload.send_data(Bytes::from_static(&[0, 0, 0, 0, 1]), false).unwrap();
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let driven = tokio::spawn(drive(far, ready(()), Service(telling(tell), Budget::new(100))));
+        // It learns that it is to go elsewhere, and still says all of what it began to ask.
+        while send.clone().ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        upload.send_data(Bytes::from_static(b"x"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), StatusCode::OK);
+        assert_eq!(told.recv().await.unwrap().0, Ok(Bytes::from_static(b"x")));
+        driven.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ pub(super) const PREFIX: usize = 5;
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 const STATUS: header::HeaderName = header::HeaderName::from_static("grpc-status");
 const STATUS_OK: HeaderValue = HeaderValue::from_static("0");
+const STATUS_UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
 /// The one message of a call, while it comes.
 #[derive(Debug)]
@@ -57,13 +58,13 @@ impl<B: Body<Data = Bytes> + Unpin> Reading<B> {
         self.charge
     }
 
-    /// The message in one piece. Where it came in one frame, as all but long ones do, it is a part of that.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Denial>> {
-        Poll::Ready(loop {
-            // A stream that breaks off is not answered, whatever is said here.
+    /// The message in one piece; nothing where the call breaks off, of which nobody waits for an answer. Where a message came
+    /// in one frame, as all but long ones do, it is a part of that.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Denial>>> {
+        Poll::Ready(Some(loop {
             let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(_)) => break Err(Rejection::RequestMalformed.into()),
+                Some(Err(_)) => return Poll::Ready(None),
                 None => break content(std::mem::take(&mut self.all).freeze(), self.limit).map_err(Denial::from),
             };
             let Ok(data) = frame.into_data() else { continue };
@@ -76,7 +77,7 @@ impl<B: Body<Data = Bytes> + Unpin> Reading<B> {
             if let Err(rejection) = self.keep(&data) {
                 break Err(rejection.into());
             }
-        })
+        }))
     }
 
     /// No more is kept than was announced and may be.
@@ -189,10 +190,12 @@ impl Body for Incoming {
     }
 }
 
-/// Sends what another service answers, for as long as it has something to say and is listened to.
+/// Sends what another service answers, for as long as it has something to say and is listened to, and until `stop` comes back
+/// while it has not.
 pub(super) async fn forward(
     answer: Response<tonic::body::Body>,
     mut respond: SendResponse<Bytes>,
+    stop: impl Future<Output = ()>,
 ) -> Result<(), h2::Error> {
     let (head, mut body) = answer.into_parts();
     let is_all = body.is_end_stream();
@@ -200,9 +203,19 @@ pub(super) async fn forward(
     if is_all {
         return Ok(());
     }
-    // Such answers are a few bytes, now and then: no more are held back than HTTP/2 does by itself.
-    while let Some(Some(Ok(frame))) = unless_taken_back(|context| stream.poll_reset(context), pin!(body.frame())).await
-    {
+    let mut stop = pin!(stop);
+    loop {
+        let next = async {
+            tokio::select! {
+                biased;
+                frame = body.frame() => frame,
+                () = &mut stop => Some(Ok(Frame::trailers(HeaderMap::from_iter([(STATUS, STATUS_UNAVAILABLE)])))),
+            }
+        };
+        // Such answers are a few bytes, now and then: no more are held back than HTTP/2 does by itself.
+        let Some(Some(Ok(frame))) = unless_taken_back(|context| stream.poll_reset(context), pin!(next)).await else {
+            return stream.send_data(Bytes::new(), true);
+        };
         match frame.into_data() {
             Ok(data) => stream.send_data(data, false)?,
             Err(other) => {
@@ -212,7 +225,6 @@ pub(super) async fn forward(
             }
         }
     }
-    stream.send_data(Bytes::new(), true)
 }
 
 #[cfg(test)]
@@ -232,7 +244,7 @@ mod tests {
             call.chunks(piece).map(|chunk| Ok::<_, Infallible>(Frame::data(Bytes::copy_from_slice(chunk)))).collect();
         let body = StreamBody::new(tokio_stream::iter(frames));
         let mut reading = Reading::new(body, 1000, Budget::new(budget).open());
-        poll_fn(|context| reading.poll(context)).await
+        poll_fn(|context| reading.poll(context)).await.unwrap()
     }
 
     #[tokio::test]
@@ -264,6 +276,15 @@ mod tests {
             assert_eq!(read(&announced, piece, 5000).await, Err(Rejection::BodyTooLarge.into()));
             assert_eq!(read(&call(900, &[b'x'; 900]), piece, 600).await, Err(Fault::Overloaded.into()));
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_dropped() {
+        let waits = |_: &mut Context<'_>| Poll::Pending;
+        let went = |_: &mut Context<'_>| Poll::Ready(Ok(Reason::CANCEL));
+        assert_eq!(unless_taken_back(waits, pin!(async { 7 })).await, Some(7));
+        assert_eq!(unless_taken_back(went, pin!(async { 7 })).await, Some(7), "it is done anyway");
+        assert_eq!(unless_taken_back(went, pin!(std::future::pending::<u8>())).await, None);
     }
 
     #[test]

@@ -524,16 +524,18 @@ async fn an_upload_that_stalls_ends_with_the_deadline() {
     }
 }
 
-/// Whoever watches is told of every change, and hears nothing in between that would end it.
+/// Whoever watches is told of every change, and hears nothing in between that would end it; and does not hold up a process
+/// that ends.
 #[tokio::test]
-async fn health_is_watched_until_it_changes() {
+async fn health_is_watched_until_the_end() {
     use tonic_health::{
         ServingStatus,
         pb::{HealthCheckRequest, health_client::HealthClient},
     };
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::Serving).await;
-    let address = gate::serve_with(gate::gate(CONFIGURATION, NOW), health).await;
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (address, serving) = gate::serve_until(stopped, gate::gate(CONFIGURATION, NOW), health).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut watching = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     for status in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::Serving] {
@@ -541,6 +543,12 @@ async fn health_is_watched_until_it_changes() {
         let told = watching.message().await.unwrap().expect("is still watched");
         assert_eq!(told.status, i32::from(status != ServingStatus::Serving) + 1);
     }
+    // The last word is heard before the end, even if both come at once.
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    stop.send_replace(true);
+    assert_eq!(watching.message().await.unwrap().unwrap().status, 2);
+    assert_eq!(watching.message().await.unwrap_err().code(), tonic::Code::Unavailable);
+    serving.await.unwrap();
 }
 
 /// An answer for the verified only is for those whose lease is held, where the proof is a lease.

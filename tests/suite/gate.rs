@@ -18,6 +18,7 @@ use hookwarden::{
     telemetry::Telemetry,
 };
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
 
@@ -58,20 +59,29 @@ pub(crate) async fn channel(gate: Arc<Gate>) -> Channel {
 
 /// Serves a gate with all its services, and says where.
 pub(crate) async fn serve(gate: Arc<Gate>) -> SocketAddr {
-    serve_with(gate, tonic_health::server::health_reporter().1).await
-}
-
-/// The same, with a health service of one's own.
-pub(crate) async fn serve_with(gate: Arc<Gate>, health: impl GrpcService) -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let (address, serving) = serve_until(stopped, gate, tonic_health::server::health_reporter().1).await;
     tokio::spawn(async move {
         let _running = stop;
-        let service = ExtAuthz::new(&gate, stopped, health);
-        service.serve(TcpListenerStream::new(listener), std::future::pending()).await;
+        serving.await.unwrap();
     });
     address
+}
+
+/// The same until told to stop, with a health service of one's own.
+pub(crate) async fn serve_until(
+    mut stopped: watch::Receiver<bool>,
+    gate: Arc<Gate>,
+    health: impl GrpcService,
+) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = ExtAuthz::new(&gate, stopped.clone(), health);
+    let serving = tokio::spawn(async move {
+        let told = async { drop(stopped.wait_for(|stopped| *stopped).await) };
+        service.serve(TcpListenerStream::new(listener), told).await;
+    });
+    (address, serving)
 }
 
 /// How Envoy is configured to tell a request.

@@ -15,11 +15,11 @@ pub mod response;
 mod wire;
 
 use crate::{
-    decision::{Fault, Rejection},
-    gate::{self, Answered, Asker, Gate, Question},
+    check::Outcome,
+    decision::Rejection,
+    gate::{Answered, Asker, Gate, Question},
     replay::Outcomes,
     reply::trusted_names,
-    telemetry::Telemetry,
     traces::TRACEPARENT,
 };
 use bytes::Bytes;
@@ -35,7 +35,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     panic::AssertUnwindSafe,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::Context,
 };
@@ -142,17 +142,23 @@ impl<H: GrpcService> ExtAuthz<H> {
     async fn answer_by_path(&self, (request, respond): Call) -> Result<(), h2::Error> {
         let request = request.map(|stream| Body::new(grpc::Incoming::new(stream)));
         let path = request.uri().path().trim_start_matches('/');
+        let mut stopped = self.stopped.clone();
+        let mut stop = pin!(async { drop(stopped.wait_for(|stopped| *stopped).await) });
         let Ok(answer) = if path.starts_with(H::NAME) {
             let mut health = self.health.clone();
             let Ok(()) = poll_fn(|context| health.poll_ready(context)).await;
-            health.call(request).await
+            tokio::select! {
+                biased;
+                answer = health.call(request) => answer,
+                // Who has not said yet what he wants to know holds nothing up.
+                () = &mut stop => return Ok(()),
+            }
         } else if path.starts_with(AccessLog::NAME) {
             self.outcomes.clone().call(request).await
         } else {
             Ok(Status::unimplemented("").into_http())
         };
-        let mut stopped = self.stopped.clone();
-        grpc::forward(answer, respond, async { drop(stopped.wait_for(|stopped| *stopped).await) }).await
+        grpc::forward(answer, respond, stop).await
     }
 
     async fn check(&self, asked: Asked) -> CheckResponse {
@@ -194,8 +200,9 @@ impl<H: GrpcService> Answers for Arc<ExtAuthz<H>> {
         let service = Self::clone(self);
         async move {
             let taken_back = |context: &mut Context<'_>| respond.poll_reset(context);
-            let checking = pin!(or_denied(service.check(asked), &service.gate.telemetry));
-            if let Some(answer) = grpc::unless_taken_back(taken_back, checking).await {
+            let check = pin!(service.check(asked));
+            let answering = pin!(or_denied(check, || service.gate.fallen()));
+            if let Some(answer) = grpc::unless_taken_back(taken_back, answering).await {
                 // To whom it cannot be sent has gone.
                 grpc::reply(answer, respond).ok();
             }
@@ -208,13 +215,13 @@ impl<H: GrpcService> Answers for Arc<ExtAuthz<H>> {
     }
 }
 
-/// The answer of a check, and of one that panics a denial. What is examined is guarded by itself; this is for all that is around
-/// it.
-async fn or_denied(check: impl Future<Output = CheckResponse>, telemetry: &Telemetry) -> CheckResponse {
-    AssertUnwindSafe(check).catch_unwind().await.unwrap_or_else(|_| {
-        telemetry.panicked();
-        response::respond(&gate::denied(Fault::Internal), "-", std::iter::empty())
-    })
+/// The answer of a check, and of one that panics a denial. What is examined is guarded by itself; this is for what is around it.
+async fn or_denied(
+    check: Pin<&mut impl Future<Output = CheckResponse>>,
+    fallen: impl FnOnce() -> Outcome,
+) -> CheckResponse {
+    let answer = AssertUnwindSafe(check).catch_unwind().await;
+    answer.unwrap_or_else(|_| response::respond(&fallen(), "-", std::iter::empty()))
 }
 
 impl Question {
@@ -229,18 +236,21 @@ impl Question {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::{Decision, Fault};
     use envoy_types::pb::envoy::service::auth::v3::{CheckResponse as Told, check_response::HttpResponse};
     use prost::Message as _;
 
     #[tokio::test]
-    async fn a_panic_anywhere_is_a_denial() {
-        let telemetry = Telemetry::new().unwrap();
-        let answer = or_denied(async { panic!("on purpose") }, &telemetry).await;
+    async fn a_check_that_panics_is_denied() {
+        let fallen = || Outcome {
+            endpoint: None,
+            facts: crate::check::Facts::default(),
+            decision: Decision::Deny(Fault::Internal.into()),
+        };
+        let answer = or_denied(pin!(async { panic!("on purpose") }), fallen).await;
         let told = Told::decode(&answer.framed()[grpc::PREFIX..]).unwrap();
         assert_eq!(told.status.unwrap().code, 7);
         let Some(HttpResponse::DeniedResponse(denied)) = told.http_response else { panic!("{:?}", told.http_response) };
         assert_eq!(denied.status.unwrap().code, 503);
-        let metrics = telemetry.render(&crate::telemetry::Held::default());
-        assert!(metrics.contains("\nhookwarden_panics_total 1\n"), "{metrics}");
     }
 }

@@ -130,6 +130,19 @@ impl Gate {
         reply(&Answered { outcome: &outcome, request: &request, request_id })
     }
 
+    /// What becomes of a check that panicked where nothing guards it, told of like any other. What was claimed for it stays
+    /// claimed: nobody knows how far it came.
+    pub(crate) fn fallen(&self) -> Outcome {
+        self.telemetry.panicked();
+        let (outcome, request) = (denied(Fault::Internal), CheckRequest::default());
+        let at = self.clock.now().wall;
+        let (request_id, body_bytes, took) = (request::request_id(&request), 0, Duration::ZERO);
+        let event = CheckEvent { outcome: &outcome, request: &request, request_id, body_bytes, at, took };
+        // It may be the telling that panics.
+        catch_unwind(AssertUnwindSafe(|| self.telemetry.record(&event))).ok();
+        outcome
+    }
+
     async fn decide(
         &self,
         request: Box<CheckRequest>,
@@ -235,7 +248,33 @@ fn guarded<T>(examine: impl FnOnce() -> Result<T, Denial>) -> Result<T, Denial> 
     catch_unwind(AssertUnwindSafe(examine)).unwrap_or(Err(Fault::Internal.into()))
 }
 
-/// The outcome of a check that came to nothing else.
-pub(crate) fn denied(denial: impl Into<Denial>) -> Outcome {
+fn denied(denial: impl Into<Denial>) -> Outcome {
     Outcome { endpoint: None, facts: check::Facts::default(), decision: Decision::Deny(denial.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixSeconds;
+
+    #[test]
+    fn a_check_that_fell_is_told_of_like_any_other() {
+        let gate = Gate {
+            endpoints: ArcSwap::default(),
+            store: Store::in_memory(),
+            clock: Clock::fixed(UnixSeconds(0)),
+            telemetry: Telemetry::new().unwrap(),
+            traces: Traces::default(),
+            limits: Limits::default(),
+            budget: Budget::new(0),
+            examiners: Examiners::start(1).unwrap(),
+        };
+        assert_eq!(gate.fallen().decision.reason(), "internal");
+        let metrics = gate.telemetry.render(&crate::telemetry::Held::default());
+        for line in
+            [r#"hookwarden_checks_total{decision="deny",endpoint="",reason="internal"} 1"#, "hookwarden_panics_total 1"]
+        {
+            assert!(metrics.lines().any(|told| told == line), "{line}\n{metrics}");
+        }
+    }
 }

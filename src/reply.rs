@@ -67,7 +67,7 @@ pub fn trusted_names(request: &CheckRequest) -> impl Iterator<Item = &[u8]> {
 
 /// Whether an upstream could read a name as one of ours: CGI and its heirs take `_` for `-`.
 fn is_trusted_name(name: &[u8]) -> bool {
-    // Of thirty names one or two begin like ours.
+    // Hardly any begins like ours.
     if !matches!(name, [b'x' | b'X', b'-' | b'_', b'h' | b'H', ..]) {
         return false;
     }

@@ -508,7 +508,7 @@ mod tests {
         assert!(told.try_recv().is_err());
     }
 
-    /// As many as a proxy may have under way, all in one read, and one that it still wants to know.
+    /// More than HTTP/2 bears by itself, all in one read, and one that the proxy still wants to know.
     #[tokio::test]
     async fn that_a_proxy_gives_up_much_at_once_ends_nothing() {
         let (near, far) = duplex(1 << 20);

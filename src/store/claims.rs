@@ -59,14 +59,14 @@ struct Slot {
     claims: HashMap<ReplayKey, Kept, SeedableRandomState>,
 }
 
-/// How keys are hashed, by secrets of the process and one of the slot's own. A key is a digest, but where the store outlives the process everybody
-/// can compute it: who can sign, as any tenant of a provider can, would look for contents whose keys share whatever bytes
-/// chose their place, and make every claim walk past all of them.
+/// How keys are hashed: by secrets of the process, and one of each slot's own and of the choice of shards. A key is a digest,
+/// but where the store outlives the process everybody can compute it: who can sign, as any tenant of a provider can, would
+/// look for contents whose keys share whatever bytes chose their place, and make every claim walk past all of them.
 ///
 /// foldhash multiplies the halves of a key, each hidden by a secret number, and folds the product, so that without those
 /// nobody knows which keys fall together. It is no cryptography, and need not be: of a hash nothing is seen but how long a
-/// claim takes, by nanoseconds of a check that crosses a network, and the slot's number goes with the slot. `SipHash` would
-/// resist more, at twenty nanoseconds for each of the nine slots that a claim asks; this takes one.
+/// claim takes, by nanoseconds of a check that crosses a network, and the slot's number goes with the slot. `SipHash`
+/// would resist more, at twenty nanoseconds for each of the nine slots that a claim asks; this takes one.
 fn seeded() -> SeedableRandomState {
     static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(random()));
     SeedableRandomState::with_seed(random(), &SHARED)

@@ -4,7 +4,7 @@
     instructions.py [--agree]
 
 Instructions are counted and not timed: they are the same on a busy machine. The hashes are left out because what counts them
-knows no SHA instructions, so that their number says nothing. Two runs, of which one asks 2,000 questions more, make the
+knows no SHA instructions, so that their number says nothing (and AWS-LC computes them, as on processors without). Two runs, of which one asks 2,000 questions more, make the
 start cancel out.
 
 What was agreed is in instructions.json. Who makes a check cheaper, or has a reason for it to cost more, agrees anew with

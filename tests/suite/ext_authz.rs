@@ -538,7 +538,8 @@ async fn health_is_watched_until_the_end() {
     let (address, serving) = gate::serve_until(stopped, gate::gate(CONFIGURATION, NOW), health).await;
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
     let mut watching = HealthClient::new(channel).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-    for status in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::Serving] {
+    assert_eq!(watching.message().await.unwrap().unwrap().status, 1);
+    for status in [ServingStatus::NotServing, ServingStatus::Serving] {
         reporter.set_service_status("", status).await;
         let told = watching.message().await.unwrap().expect("is still watched");
         assert_eq!(told.status, i32::from(status != ServingStatus::Serving) + 1);

@@ -146,10 +146,8 @@ fn text(bytes: &[u8]) -> Result<&str, Rejection> {
 /// a plain word.
 #[must_use]
 pub fn request_id(request: &CheckRequest) -> &str {
-    let plain = |id: &&[u8]| (1..=64).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-    let is_id = |name: &[u8]| name == b"x-request-id";
-    let in_lines = request.lines().filter(|(name, _)| is_id(name)).map(|(_, id)| id).find(plain);
-    let in_joined = || request.joined().filter(|(name, _)| is_id(name)).map(|(_, id)| id).find(plain);
-    let id = in_lines.or_else(in_joined).or_else(|| Some(request.id()).filter(plain));
-    id.and_then(|id| std::str::from_utf8(id).ok()).unwrap_or("-")
+    let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let named = request.lines().chain(request.joined()).filter(|(name, _)| *name == b"x-request-id");
+    let ids = named.map(|(_, id)| id).chain([request.id()]);
+    ids.filter_map(|id| std::str::from_utf8(id).ok()).find(plain).unwrap_or("-")
 }

@@ -6,6 +6,7 @@
 
 mod codec;
 mod connection;
+mod desk;
 mod gathering;
 mod grpc;
 pub mod message;
@@ -23,7 +24,8 @@ use crate::{
     traces::TRACEPARENT,
 };
 use bytes::Bytes;
-use connection::{Answers, Asked, Call, Terms, drive};
+use connection::drive;
+use desk::{Answers, Asked, Call, Terms};
 use futures_util::FutureExt as _;
 use h2::server::SendResponse;
 use http::{Request, Response, request::Parts};

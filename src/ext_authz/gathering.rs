@@ -1,4 +1,6 @@
 //! A connection as HTTP/2 sees it: read in large pieces and in turns, written in one.
+//!
+//! This is about bytes and whose turn it is. What they mean is nobody's business here.
 
 use futures_util::task::noop_waker_ref;
 use std::{

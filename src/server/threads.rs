@@ -182,7 +182,7 @@ mod tests {
     const CONFIGURATION: &str = "
 listen: { verify: \"127.0.0.1:0\" }
 verify: { dialect: verdict }
-endpoints: { hub: { provider: github, match: { path: /hub }, secrets: [{ id: main, inline: a secret of this test }] } }
+endpoints: { hub: { scheme: { token: { header: x-token } }, match: { path: /hub }, secrets: [{ id: main, inline: a secret of this test }] } }
 ";
     const HTTP_1: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n";
     /// A preface, and settings of which there are none.

@@ -10,8 +10,11 @@
 )]
 
 mod suite {
+    pub(crate) mod agreement;
     pub(crate) mod gate;
+    pub(crate) mod places;
     pub(crate) mod process;
+    pub(crate) mod seen;
     pub(crate) mod vector;
 
     mod architecture;

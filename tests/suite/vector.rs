@@ -166,12 +166,17 @@ impl File {
 
 /// Every case of every vector file.
 pub(crate) fn all() -> Vec<Case> {
+    under(Path::new("tests/vectors"))
+}
+
+/// The same, for whoever is started elsewhere.
+pub(crate) fn under(vectors: &Path) -> Vec<Case> {
     let mut cases = Vec::new();
-    for directory in sorted(Path::new("tests/vectors")) {
+    for directory in sorted(vectors) {
         for path in sorted(&directory) {
             let text = std::fs::read_to_string(&path).unwrap();
             let file: File = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let title = path.strip_prefix("tests/vectors").unwrap().display().to_string();
+            let title = path.strip_prefix(vectors).unwrap().display().to_string();
             cases.extend(file.cases(&title));
         }
     }

@@ -40,7 +40,8 @@ impl Encoding {
     #[must_use]
     pub fn decode(self, text: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Self::Hex if text.starts_with(b"0x") => None,
+            // The library takes either for no part of the digits.
+            Self::Hex if text.starts_with(b"0x") || text.starts_with(b"0X") => None,
             Self::Hex => const_hex::decode(text).ok(),
             Self::Base64 => STANDARD.decode(text).ok(),
             Self::Base64Url => URL_SAFE_NO_PAD.decode(text).ok(),
@@ -103,7 +104,10 @@ mod tests {
             }
         }
         assert!(Encoding::Hex.decode_exactly(b"ABcd", &mut slot, 2), "hex is read in either case");
-        assert!(!Encoding::Hex.decode_exactly(b"0xcd", &mut slot, 2));
+        for prefixed in ["0x", "0X", "0xcd", "0Xcd", "0Xabcd"] {
+            assert!(!Encoding::Hex.decode_exactly(prefixed.as_bytes(), &mut slot, 2), "{prefixed}");
+            assert_eq!(Encoding::Hex.decode(prefixed.as_bytes()), None, "{prefixed}");
+        }
         assert!(!Encoding::Base64.decode_exactly(b"q6s", &mut slot, 2), "padding is not optional");
         assert!(!Encoding::Base64.decode_exactly(b"q6t=", &mut slot, 2), "trailing bits are zero");
     }

@@ -334,8 +334,10 @@ impl Scan {
 /// The place behind a text: its line and column, counted from 1.
 #[must_use]
 pub fn end(text: &str) -> (usize, usize) {
-    let last = text.rsplit('\n').next().unwrap_or_default();
-    (text.matches('\n').count().saturating_add(1), last.chars().count().saturating_add(1))
+    // The line breaks of YAML 1.2, section 5.4, as the parser counts them.
+    let text = text.replace("\r\n", "\n");
+    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
+    (text.matches(['\n', '\r']).count().saturating_add(1), last.chars().count().saturating_add(1))
 }
 
 #[cfg(test)]
@@ -364,6 +366,15 @@ mod tests {
         assert!(problem("a: 1\n---\nb: 2\n").contains("second document"));
         assert!(problem("a: {<<: {b: 1}}\n").contains("merge key"));
         assert!(problem("a: [1\n").contains("is not YAML"));
+    }
+
+    #[test]
+    fn lines_end_as_yaml_says() {
+        for (text, place) in
+            [("", (1, 1)), ("a: é", (1, 5)), ("a\nb\r\ncd", (3, 3)), ("a\rb\n\rc", (4, 2)), ("a\r", (2, 1))]
+        {
+            assert_eq!(end(text), place, "{text:?}");
+        }
     }
 
     #[test]

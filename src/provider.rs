@@ -3,7 +3,10 @@
 //! Nothing here knows a provider. Adding one is a file beside these and its vectors; `build.rs` finds it.
 
 use crate::config::file;
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 include!(concat!(env!("OUT_DIR"), "/presets.rs"));
 
@@ -24,22 +27,56 @@ pub fn vectors(name: &str) -> usize {
     PRESETS.iter().find(|(preset, ..)| *preset == name).map_or(0, |(_, _, vectors)| *vectors)
 }
 
-/// A preset. It is parsed when it is first asked for: most processes use a few of them.
+/// A preset, parsed anew. It is ten times as large as its text, and nobody keeps it for longer than it takes to compile it.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static file::Preset> {
-    static PARSED: OnceLock<Vec<OnceLock<Option<file::Preset>>>> = OnceLock::new();
-    let at = PRESETS.iter().position(|(preset, ..)| *preset == name)?;
-    let (_, text, _) = PRESETS.get(at)?;
-    let parsed = PARSED.get_or_init(|| PRESETS.iter().map(|_| OnceLock::new()).collect());
+pub fn find(name: &str) -> Option<file::Preset> {
     // A test reads every one of them as strictly as a configuration, so that here it need not be said where one is wrong:
     // that would take twice as long, and a start is mostly this.
-    parsed.get(at)?.get_or_init(|| serde_yaml::from_str(text).ok()).as_ref()
+    serde_yaml::from_str(text(name)?).ok()
 }
 
 /// All presets.
 #[must_use]
-pub fn all() -> BTreeMap<&'static str, &'static file::Preset> {
+pub fn all() -> BTreeMap<&'static str, file::Preset> {
     names().filter_map(|name| Some((name, find(name)?))).collect()
+}
+
+/// The presets of one configuration while it is compiled: which several endpoints have is parsed once, and kept until the
+/// last of them took it.
+#[derive(Debug)]
+pub struct Shelf {
+    to_come: HashMap<String, usize>,
+    parsed: HashMap<String, Rc<file::Preset>>,
+}
+
+impl Shelf {
+    /// For endpoints of which each has the preset of that name.
+    pub fn of<'a>(names: impl Iterator<Item = &'a String>) -> Self {
+        let mut to_come = HashMap::new();
+        for name in names {
+            let count: &mut usize = to_come.entry(name.clone()).or_default();
+            *count = count.saturating_add(1);
+        }
+        Self { to_come, parsed: HashMap::new() }
+    }
+
+    /// The preset of the next of these endpoints.
+    pub fn take(&mut self, name: &str) -> Option<Rc<file::Preset>> {
+        let preset = match self.parsed.get(name) {
+            Some(preset) => Rc::clone(preset),
+            None => Rc::new(find(name)?),
+        };
+        match self.to_come.get_mut(name) {
+            Some(count) if *count > 1 => {
+                *count = count.saturating_sub(1);
+                self.parsed.entry(name.to_owned()).or_insert_with(|| Rc::clone(&preset));
+            }
+            _ => {
+                self.parsed.remove(name);
+            }
+        }
+        Some(preset)
+    }
 }
 
 /// The documentation's table of presets.
@@ -168,6 +205,20 @@ fn shown(template: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::yaml;
+
+    #[test]
+    fn a_preset_is_parsed_once_and_kept_for_no_longer_than_it_is_wanted() {
+        let [once, twice]: [String; 2] = [0, 1].map(|at| names().nth(at).unwrap().to_owned());
+        let mut shelf = Shelf::of([&twice, &once, &twice].into_iter());
+        let first = shelf.take(&twice).unwrap();
+        let alone = Rc::downgrade(&shelf.take(&once).unwrap());
+        assert!(alone.upgrade().is_none(), "nobody else wants it");
+        assert!(Rc::ptr_eq(&first, &shelf.take(&twice).unwrap()), "it is on the shelf still");
+        let left = Rc::downgrade(&first);
+        drop(first);
+        assert!(left.upgrade().is_none(), "nobody wants it any more");
+        assert!(shelf.take("not a preset").is_none());
+    }
 
     #[test]
     fn every_preset_is_what_a_strict_reader_takes_it_for() {

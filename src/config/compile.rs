@@ -16,7 +16,7 @@ use crate::{
     delivery::ClientAddress,
     endpoint::{Endpoint, Endpoints, EnrolmentWindow, Match, Mode, PathMatch, Refusal, Refusals},
     key_fetcher::{KeyFetcher, Origin},
-    provider,
+    provider::{self, Shelf},
     scheme::{Scheme, jwt::Issuer, remote_keys::RemoteKeys, signed_content::PublicUrl},
     secret::{LearnedSecret, Secret},
     store::StoreKind,
@@ -24,6 +24,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -110,6 +111,7 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
         );
     }
     let mut endpoints = Endpoints::default();
+    let mut presets = Shelf::of(config.endpoints.values().filter_map(|endpoint| endpoint.provider.as_ref()));
     for (name, written) in config.endpoints {
         let path = root.key("endpoints").key(&name);
         if damaged.contains(&path) {
@@ -122,6 +124,7 @@ pub fn compile(config: file::Config, context: &Context, findings: &mut Findings)
             );
         }
         let place = written.r#match.as_ref().and_then(|m| r#match(m, &path.key("match"), findings));
+        let written = (written, &mut presets);
         let Some(endpoint) = endpoint(&name, written, limits, (client, outcome_within), context, &path, findings)
         else {
             continue;
@@ -172,7 +175,7 @@ fn r#match(written: &file::Match, path: &Path, findings: &mut Findings) -> Optio
 
 fn endpoint(
     name: &str,
-    written: file::Endpoint,
+    (written, presets): (file::Endpoint, &mut Shelf),
     limits: Limits,
     (client, outcome_within): (ClientAddress, Option<Duration>),
     context: &Context,
@@ -182,7 +185,8 @@ fn endpoint(
     if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return findings.problem(path, "is not a name; use up to 64 letters, digits, `-`, `_` and `.`");
     }
-    let preset = preset(&written, path, findings)?;
+    let preset = preset(&written, presets, path, findings)?;
+    let preset = preset.as_deref();
     judge_settings(&written, preset, path, findings);
     let none = BTreeMap::new();
     let described = preset.map_or(&none, |preset| &preset.settings);
@@ -327,7 +331,12 @@ fn judge_settings(written: &file::Endpoint, preset: Option<&file::Preset>, path:
 }
 
 #[expect(clippy::option_option, reason = "outer: whether there is an endpoint at all; inner: whether it has a preset")]
-fn preset(written: &file::Endpoint, path: &Path, findings: &mut Findings) -> Option<Option<&'static file::Preset>> {
+fn preset(
+    written: &file::Endpoint,
+    presets: &mut Shelf,
+    path: &Path,
+    findings: &mut Findings,
+) -> Option<Option<Rc<file::Preset>>> {
     match (&written.provider, &written.scheme) {
         (Some(_), Some(_)) => findings.problem(
             &path.key("scheme"),
@@ -335,7 +344,7 @@ fn preset(written: &file::Endpoint, path: &Path, findings: &mut Findings) -> Opt
         ),
         (None, None) => findings.problem(path, "needs `provider` or `scheme`"),
         (None, Some(_)) => Some(None),
-        (Some(name), None) => match provider::find(name) {
+        (Some(name), None) => match presets.take(name) {
             Some(preset) => {
                 if preset.evidence == file::EvidenceGrade::Recalled {
                     findings.warn(

@@ -88,6 +88,11 @@ impl CheckRequest {
                         2 => field.text().map(|text| self.peer = text),
                         _ => Ok(()),
                     }),
+                    // It is one of several kinds: another takes its place.
+                    2 | 3 => {
+                        self.peer = Span::default();
+                        Ok(())
+                    }
                     _ => Ok(()),
                 }),
                 _ => Ok(()),

@@ -33,10 +33,11 @@ pub(crate) fn assert_same(ours: &message::CheckRequest, theirs: &EnvoyCheckReque
     let endpoint = attributes.and_then(|a| a.context_extensions.get("endpoint"));
     assert_eq!(ours.endpoint(), endpoint.map(String::as_bytes));
     let source = attributes.and_then(|a| a.source.as_ref()).and_then(|peer| peer.address.as_ref());
-    // An address is one of several kinds, and with theirs the last kind counts. Envoy sends one.
-    if let Some(address::Address::SocketAddress(socket)) = source.and_then(|address| address.address.as_ref()) {
-        assert_eq!(ours.peer().is_empty(), socket.address.is_empty());
-    }
+    let peer = match source.and_then(|address| address.address.as_ref()) {
+        Some(address::Address::SocketAddress(socket)) => socket.address.as_bytes(),
+        Some(address::Address::Pipe(_) | address::Address::EnvoyInternalAddress(_)) | None => &[],
+    };
+    assert_eq!(ours.peer(), peer);
     let Some(theirs) = http else { return };
     assert_eq!(ours.id(), theirs.id.as_bytes());
     assert_eq!(ours.method(), theirs.method.as_bytes());

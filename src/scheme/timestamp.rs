@@ -70,8 +70,10 @@ fn whole_number(text: &[u8]) -> Result<i64, Rejection> {
 /// Reads `2026-11-24T04:00:00Z`, with or without a fraction, or with a numeric offset (RFC 3339 §5.6).
 fn parse_rfc3339(text: &[u8]) -> Result<UnixSeconds, Rejection> {
     let text = std::str::from_utf8(text).map_err(|_| Rejection::TimestampMalformed)?;
-    // The parser reads more than RFC 3339: spaces, no seconds, names of zones. Those are no spelling of a sender.
+    // The parser reads more than RFC 3339: spaces, no seconds, names of zones, years with a sign. Those are no spelling of a
+    // sender.
     let plain = text.len() >= "2026-11-24T04:00:00Z".len()
+        && text.starts_with(|first: char| first.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'+' | b'T' | b'Z'));
     let moment = text.parse::<jiff::Timestamp>().ok().filter(|_| plain);
     moment.map(|moment| UnixSeconds(moment.as_second())).ok_or(Rejection::TimestampMalformed)
@@ -158,6 +160,7 @@ mod tests {
             "2014-01-05T21:31:40",
             "2014-13-05T21:31:40Z",
             "2014-01-05T21:31:40Z[UTC]",
+            "+002014-01-05T21:31:40Z",
         ] {
             assert_eq!(read(text), Err(Rejection::TimestampMalformed), "{text:?}");
         }

@@ -155,7 +155,9 @@ impl Signed {
                             Piece::Literal(_) | Piece::Timestamp | Piece::Method | Piece::Path | Piece::Host
                         )
                 };
-                matches!(last, Piece::Literal(_) | Piece::Timestamp) && before.iter().all(known)
+                // What begins a body may show what was moved over a timestamp, and here it is not known yet.
+                let moved = matches!((before, last), ([.., Piece::At(_)], Piece::Timestamp));
+                matches!(last, Piece::Literal(_) | Piece::Timestamp) && !moved && before.iter().all(known)
             }
             [Piece::Body] => true,
             _ => false,

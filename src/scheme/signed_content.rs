@@ -167,7 +167,9 @@ impl SignedContent {
     /// The bytes that were signed, as slices of the request.
     pub fn resolve<'r>(&'r self, received: &'r Received<'_>, inputs: Inputs<'r>) -> Result<Content<'r>, Rejection> {
         let mut slices = Vec::with_capacity(self.0.len());
-        for (piece, next) in self.0.iter().zip(self.0.iter().skip(1).map(Some).chain([None])) {
+        for (at, piece) in self.0.iter().enumerate() {
+            // A timestamp marks no border: one that is just as good may stand anywhere in what follows.
+            let next = self.0.iter().skip(at.saturating_add(1)).find(|next| **next != Piece::Timestamp);
             let slice = piece.resolve(received, inputs)?;
             if let (Some(malformed), Some(Piece::Literal(separator))) = (piece.is_text_of_the_sender(), next)
                 && memchr::memmem::find(&slice, separator.as_bytes()).is_some()
@@ -430,6 +432,33 @@ mod tests {
         assert_eq!(resolve(b"a"), Ok(b"a.2.body".to_vec()));
         assert_eq!(resolve(b"a.1"), Err(Rejection::HeaderMalformed));
         assert_eq!(resolve(b""), Err(Rejection::HeaderMissing));
+    }
+
+    /// Whoever has one delivery may not make another one of it: here the beginning of the body would become part of the id.
+    #[test]
+    fn a_timestamp_is_no_border() {
+        let resolve = |template: &str, id: &'static [u8], timestamp: &'static [u8], body: &'static [u8]| {
+            let content = parse(template).unwrap();
+            let delivery = Delivery {
+                method: "POST",
+                target: "/",
+                host: "h",
+                headers: Headers::from_lines(vec![(b"id", id)]),
+                body: Body::Whole(body),
+                peer: None,
+                route_endpoint: None,
+            };
+            let received = Received::new(&delivery, body);
+            content.resolve(&received, Inputs { timestamp, ..Inputs::default() }).map(|slices| slices.concat())
+        };
+        let signed = br#"a17{"at":"18","to":[1]}"#.to_vec();
+        let bare = |id, timestamp, body| resolve("{header:id}{timestamp}{body}", id, timestamp, body);
+        assert_eq!(bare(b"a", b"17", br#"{"at":"18","to":[1]}"#), Ok(signed));
+        assert_eq!(bare(br#"a17{"at":""#, b"18", br#"","to":[1]}"#), Err(Rejection::HeaderMalformed));
+        assert_eq!(bare(b"a", b"17", b""), Err(Rejection::HeaderMalformed));
+        let parted = |id, timestamp, body| resolve("{header:id}{timestamp}.{body}", id, timestamp, body);
+        assert_eq!(parted(b"a", b"17", b"b18.c"), Ok(b"a17.b18.c".to_vec()));
+        assert_eq!(parted(b"a17.b", b"18", b"c"), Err(Rejection::HeaderMalformed));
     }
 
     #[test]

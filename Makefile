@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults bench bench-build instructions valgrind oracles manifests docs test-deploy fmt clean tools containers redis prometheus nginx faketime \
+.PHONY: help demo build test lint unit e2e test-faults bench bench-build instructions valgrind oracles manifests docs fuzz test-deploy fmt clean tools containers redis prometheus nginx faketime \
 	commands
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make oracles       the providers'\'' own packages as judges beside hookwarden; needs Node.js'
 	@echo 'make manifests     Kubernetes manifests, the Helm chart and the recipes, by real kubectl, Helm and Envoy; needs Node.js'
 	@echo 'make docs          links, configurations and commands of the documentation; needs Node.js'
+	@echo 'make fuzz          inputs that nobody thought of, a minute for each fuzz target; TARGET=check SECONDS=600 chooses one and how long'
 	@echo 'make test-deploy   the image, the compose file and the pod, run for real; needs root and Debian, PYTEST="-k pod" chooses some'
 	@echo 'make bench         what a check costs, beside a server that looks at nothing, through Envoy and nginx, and beside'
 	@echo '                   other ways to verify; writes docs/performance.md. SETS="envoy memory" chooses some'
@@ -45,7 +46,9 @@ test:
 
 lint: tools
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features --all-targets --locked -- -D warnings
 
 unit: tools
 	cargo test --locked
@@ -79,16 +82,28 @@ manifests: build $(VENV)/manifests.stamp tests/manifests/node_modules/manifests.
 docs: build $(VENV)/docs.stamp tests/manifests/node_modules/manifests.stamp nginx prometheus commands
 	$(PYTHON) -m pytest tests/docs $(PYTEST)
 
+# Without sanitizers, which need a nightly compiler: no code here is unsafe, and what is looked for are panics and wrong
+# answers. What was found before is in fuzz/corpus, and is where the next run begins.
+fuzz: tools $(VENV)/cargo/bin/cargo-fuzz
+	@command -v c++ >/dev/null || { echo "make: 'c++' is not installed; libFuzzer needs a C++ compiler" >&2; exit 1; }
+	@export PATH="$(CURDIR)/$(VENV)/cargo/bin:$$PATH"; targets="$(TARGET)"; \
+	test -n "$$targets" || targets=$$(cargo fuzz list) || exit 1; \
+	for target in $$targets; do \
+		echo "fuzzing $$target"; \
+		cargo fuzz run --sanitizer none "$$target" -- -max_total_time=$(or $(SECONDS),60) -timeout=10 -print_final_stats=1 || exit 1; \
+	done
+
 # It builds in containers of its own and touches nothing that `build` made.
 test-deploy: tools $(VENV)/deploy.stamp containers $(VENV)/cargo/bin/cargo-cyclonedx
 	$(PYTHON) -m pytest tests/deploy $(PYTEST)
 
 fmt:
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 clean:
 	cargo clean
-	rm -rf tests/bench/target $(VENV) tests/oracles/node_modules tests/manifests/node_modules
+	rm -rf tests/bench/target fuzz/target $(VENV) tests/oracles/node_modules tests/manifests/node_modules
 
 tools:
 	@for tool in cargo cc python3; do \
@@ -122,6 +137,11 @@ $(VENV)/deploy.stamp: tests/deploy/requirements.txt tests/e2e/requirements.txt d
 
 $(VENV)/cargo/bin/cargo-cyclonedx: | $(VENV)/deploy.stamp
 	cargo install --locked --quiet --root $(VENV)/cargo --target-dir $(VENV)/cargo/target cargo-cyclonedx@0.5.9
+	rm -rf $(VENV)/cargo/target
+
+# It goes with an environment that is made anew, and comes again.
+$(VENV)/cargo/bin/cargo-fuzz:
+	cargo install --locked --quiet --root $(VENV)/cargo --target-dir $(VENV)/cargo/target cargo-fuzz@0.13.2
 	rm -rf $(VENV)/cargo/target
 
 # From Debian where they are missing and we are root; the services that come with them are not started.

@@ -20,37 +20,40 @@ import statistics
 import tempfile
 
 import measure
-from measure import SECRET, spread
+from measure import spread
 
+# `{listen}` is where the server is told to be.
 CONFIGURATION = """
-listen: {{ ext_authz: "{listen}", admin: "off" }}
+listen: { ext_authz: "{listen}", admin: "off" }
 watch: false
 outcomes: access_log
 endpoints:
-  github: {{ provider: github, secrets: [{{ id: main, inline: {secret} }}] }}
+  github: { provider: github, secrets: [{ id: main, inline: a secret of the benchmarks }] }
 """
 SIZES = {2048: (1, 16, 64), 262_144: (16,)}
 SETTINGS = [(kind, size, streams) for size, many in SIZES.items() for kind in ("unix", "tcp") for streams in many]
 
 
 @contextlib.contextmanager
-def server(what, kind, directory):
+def server(what, kind, directory, configuration=CONFIGURATION):
     """A server on a socket of its own: its process and where it is."""
     target = f"unix:{measure.fresh(directory, '.sock')}" if kind == "unix" else f"127.0.0.1:{measure.free_port()}"
     pin = functools.partial(measure.pinned, 0)
     if what == "product":
         listen = target.replace("unix:", "unix://")
-        started = measure.hookwarden(directory, CONFIGURATION.format(listen=listen, secret=SECRET), target, pin)
+        started = measure.hookwarden(directory, configuration.replace("{listen}", listen), target, pin)
     else:
         started = measure.floor(directory, target, pin)
     with started as process:
         yield process, target
 
 
-def sample(what, setting, seconds, directory):
+def sample(what, setting, seconds, directory, configuration=CONFIGURATION, signatures=()):
+    """What a server cost, in microseconds of CPU for each check, and how it answered."""
     kind, size, streams = setting
-    with server(what, kind, directory) as (process, target):
-        answer = measure.ask("load", target, process.pid, streams, size, seconds, pin=functools.partial(measure.pinned, 1))
+    with server(what, kind, directory, configuration) as (process, target):
+        asked = (target, process.pid, streams, size, seconds, *signatures)
+        answer = measure.ask("load", *asked, pin=functools.partial(measure.pinned, 1))
         if answer["wrong"] or not answer["checks"]:
             raise SystemExit(f"{what} {setting}: {answer}")
     return {

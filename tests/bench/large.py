@@ -47,9 +47,7 @@ def asked(directory, **options):
     """hookwarden, once it has allowed what is right and refused what is wrong: its process and where it is."""
     socket = fresh(directory, ".sock")
     with measure.hookwarden(directory, configuration(socket, **options), f"unix:{socket}") as process:
-        probed = measure.ask("probe", f"unix:{socket}")
-        if probed != {"right": "allowed", "wrong": "401 signature_mismatch"}:
-            raise SystemExit(f"what is right and what is wrong got {probed}")
+        measure.discerns(f"unix:{socket}")
         yield process, f"unix:{socket}"
 
 

@@ -115,13 +115,25 @@ def floor(directory, target, pin=list):
 # ── loads ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def ask(program, *arguments, pin=list):
-    """What one of our own programs measured."""
+def said(program, *arguments, pin=list):
+    """What one of our own programs printed."""
     command = pin([str(part) for part in (BUILT / program, *arguments)])
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"{program} ended with {ended.returncode}")
-    return json.loads(ended.stdout)
+    return ended.stdout
+
+
+def ask(program, *arguments, pin=list):
+    """What one of our own programs measured."""
+    return json.loads(said(program, *arguments, pin=pin))
+
+
+def discerns(target, *signatures):
+    """Ends where a server does not allow what is right and refuse what is wrong."""
+    probed = ask("probe", target, *signatures)
+    if probed != {"right": "allowed", "wrong": "401 signature_mismatch"}:
+        raise SystemExit(f"what is right and what is wrong got {probed}")
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""What hookwarden costs where it stands: the whole path of a delivery, other ways to verify it, memory, and large bodies.
+"""What hookwarden costs where it stands: dear signatures, stores, the whole path of a delivery, other ways to verify it,
+memory, and large bodies.
 
     paths.py [--rounds 9] [--seconds 1] [--write docs/performance.md] [--install] [SET…]
 
-envoy   a sidecar behind Envoy: hookwarden beside a stock server that looks at nothing
-nginx   hookwarden behind nginx, beside the same check inside nginx
-rivals  the same delivery by other ways to verify it
-memory  with 150 and 1,000 endpoints, with 64 bodies of 10 MiB at once, and the time to the first check
-beside  small checks while large bodies are verified
+signatures  RSA and ECDSA, beside a server that looks at nothing and the library's verification by itself
+stores      replays remembered in memory, in a file and in Redis
+envoy       a sidecar behind Envoy: hookwarden beside a stock server that looks at nothing
+nginx       hookwarden behind nginx, beside the same check inside nginx
+rivals      the same delivery by other ways to verify it
+memory      with 150 and 1,000 endpoints, with 64 bodies of 10 MiB at once, and the time to the first check
+beside      small checks while large bodies are verified
 
 All of a set is run in turn in each round, so that a machine that becomes slower does so for all, and what counts are the
 ratios of a round. Every delivery is a new one and correctly signed; each set begins by making sure that one which is not is
@@ -18,12 +21,15 @@ import argparse
 import pathlib
 import tempfile
 
+import direct
 import fronts
 import large
 import measure
 import whole_path
 
 SETS = {
+    "signatures": direct.signatures,
+    "stores": direct.stores,
     "envoy": whole_path.envoy,
     "nginx": whole_path.nginx,
     "rivals": whole_path.rivals,

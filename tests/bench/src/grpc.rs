@@ -1,6 +1,6 @@
 //! `ext_authz` as one worker of Envoy's asks it: over one HTTP/2 connection, in questions of 25 header lines.
 
-use crate::deliveries::{Deliveries, NUMBER, SIGNATURE, Template};
+use crate::deliveries::{Deliveries, NUMBER, Template};
 use bytes::{Buf as _, Bytes, buf::Chain};
 use envoy_types::pb::{
     envoy::{
@@ -50,7 +50,7 @@ impl fmt::Display for Answer {
     }
 }
 
-fn lines(length: usize) -> Vec<(&'static str, String)> {
+fn lines(signature: (&'static str, String), length: usize) -> Vec<(&'static str, String)> {
     let mut lines: Vec<(&str, String)> = [
         (":authority", "hooks.example.com"),
         (":method", "POST"),
@@ -77,18 +77,22 @@ fn lines(length: usize) -> Vec<(&'static str, String)> {
     ]
     .map(|(name, value)| (name, value.to_owned()))
     .into();
-    lines.push(("x-hub-signature-256", format!("sha256={SIGNATURE}")));
+    lines.push(signature);
     lines.push(("x-request-id", format!("0bd2a7b6-4a1e-4a48-{NUMBER}")));
     lines.push(("content-length", length.to_string()));
     lines
 }
 
 impl Questions {
-    /// About deliveries of `length` bytes.
+    /// About deliveries of `length` bytes, as GitHub signs them.
     pub fn new(length: usize) -> Self {
-        let deliveries = Deliveries::new(length);
+        Self::about(Deliveries::new(length))
+    }
+
+    /// About these.
+    pub fn about(deliveries: Deliveries) -> Self {
         let body = [deliveries.beginning(), deliveries.end().as_bytes()].concat();
-        let headers = lines(body.len())
+        let headers = lines(deliveries.line(), body.len())
             .into_iter()
             .map(|(name, value)| HeaderValue { key: name.into(), raw_value: value.into(), ..HeaderValue::default() })
             .collect();
@@ -129,7 +133,8 @@ impl Questions {
         let beginning = deliveries.beginning().as_ref();
         let at = (0..message.len()).find(|at| message[*at..].starts_with(beginning)).expect("the body is in it");
         let (before, rest) = message.split_at(at);
-        let (before, after) = (Template::new(before.into()), Template::new(rest[beginning.len()..].into()));
+        let template = |bytes: &[u8]| Template::new(bytes.into(), &deliveries.place());
+        let (before, after) = (template(before), template(&rest[beginning.len()..]));
         Self { deliveries, before, after }
     }
 

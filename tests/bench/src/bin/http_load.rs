@@ -7,7 +7,7 @@
 //! connection that broke.
 
 use bench::{
-    deliveries::{Deliveries, NUMBER, SIGNATURE, Template},
+    deliveries::{Deliveries, NUMBER, Template},
     http1::Connection,
     process::Family,
     tally::{Tally, WARM_UP},
@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 
 /// Requests, with places to fill in.
 fn template(path: &str, deliveries: &Deliveries) -> Template {
+    let (header, signature) = deliveries.line();
     let mut request = format!(
         "POST {path} HTTP/1.1\r\n\
          host: hooks.example.com\r\n\
@@ -36,13 +37,13 @@ fn template(path: &str, deliveries: &Deliveries) -> Template {
          x-github-hook-installation-target-id: 79929171\r\n\
          x-github-hook-installation-target-type: repository\r\n\
          x-hub-signature: sha1=7d38cdd689735b008b3c702edd92eea23791c5f6\r\n\
-         x-hub-signature-256: sha256={SIGNATURE}\r\n\r\n",
+         {header}: {signature}\r\n\r\n",
         deliveries.length()
     )
     .into_bytes();
     request.extend_from_slice(deliveries.beginning());
     request.extend_from_slice(deliveries.end().as_bytes());
-    Template::new(request)
+    Template::new(request, &deliveries.place())
 }
 
 /// The status of the answer.

@@ -3,8 +3,17 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
+# A release is optimised for what `make profile` recorded. The recording names functions as one compiler for one machine does;
+# with any other the release is built without.
+PROFILE := $(CURDIR)/profile/$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p;s/^release: //p' | paste -sd- -).profdata
+RECORDED := $(wildcard $(PROFILE))
+RELEASE := cargo build --release --locked
+# `rustup component add llvm-tools` brings it, or Debian; it has to be of the compiler's own LLVM.
+LLVM = $(shell rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+PROFDATA = $(firstword $(wildcard $(shell rustc --print sysroot)/lib/rustlib/*/bin/llvm-profdata) /usr/lib/llvm-$(LLVM)/bin/llvm-profdata)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint unit e2e test-faults bench bench-build instructions valgrind oracles manifests docs fuzz test-deploy fmt clean tools containers redis prometheus nginx faketime \
+.PHONY: help demo build test lint unit e2e test-faults bench bench-build instructions valgrind oracles manifests docs fuzz test-deploy fmt clean tools containers profdata profile redis prometheus nginx faketime \
 	commands
 
 help:
@@ -24,6 +33,7 @@ help:
 	@echo 'make test-deploy   the image, the compose file and the pod, run for real; needs root and Debian, PYTEST="-k pod" chooses some'
 	@echo 'make bench         what a check costs, beside a server that looks at nothing, through Envoy and nginx, and beside'
 	@echo '                   other ways to verify; writes docs/performance.md. SETS="envoy memory" chooses some'
+	@echo 'make profile       records anew how often each part of a release runs, which `make build` optimises it for'
 	@echo 'make fmt           formats the source'
 	@echo 'make clean         removes everything that was built or installed here'
 
@@ -31,7 +41,7 @@ demo: build $(VENV)/demo.stamp
 	$(PYTHON) deploy/demo/demo.py $(if $(filter-out 0,$(ONCE)),--once)
 
 build: tools
-	cargo build --release --locked
+	$(RELEASE) $(if $(RECORDED),--config 'build.rustflags=["-Cprofile-use=$(RECORDED)"]')
 
 # One after the other, so that what fails is the last thing printed.
 test:
@@ -62,15 +72,29 @@ test-faults: build $(VENV)/e2e.stamp redis faketime
 		$(PYTHON) -m pytest tests/e2e -k 'rotation or store or redis or clock or replay or lifecycle' $(PYTEST)
 
 bench-build: tools
-	cargo build --release --locked --manifest-path tests/bench/Cargo.toml
+	$(RELEASE) --manifest-path tests/bench/Cargo.toml
 
 instructions: build bench-build valgrind
-	python3 -B tests/bench/instructions.py
+	python3 -B tests/bench/instructions.py $(if $(RECORDED),,--plain)
 
 # Beside nothing else: what runs meanwhile is measured too.
-bench: build bench-build
+bench: build redis
+	$(RELEASE) --manifest-path tests/bench/Cargo.toml --features signatures
 	$(if $(SETS),,python3 -B tests/bench/bench.py --rounds $(or $(ROUNDS),5) --write docs/performance.md)
 	python3 -B tests/bench/paths.py --rounds $(or $(ROUNDS),9) --install --write docs/performance.md $(SETS)
+
+# How often each part of a release runs: under the loads of `bench`, in the demo, and where deliveries are refused.
+profile: tools profdata redis nginx faketime $(VENV)/e2e.stamp
+	$(RELEASE) --manifest-path tests/bench/Cargo.toml --features signatures
+	$(RELEASE) --target-dir target/profile --config 'build.rustflags=["-Cprofile-generate=$(CURDIR)/target/profile/builds"]'
+	rm -rf target/profile/runs
+	export HOOKWARDEN_BIN=$(CURDIR)/target/profile/release/hookwarden LLVM_PROFILE_FILE=$(CURDIR)/target/profile/runs/%m-%p.profraw; \
+		python3 -B tests/bench/bench.py --rounds 1 && \
+		python3 -B tests/bench/paths.py --rounds 1 --install signatures stores envoy nginx memory beside && \
+		$(PYTHON) -m pytest tests/e2e -k vectors && \
+		$(PYTHON) deploy/demo/demo.py --once
+	mkdir -p $(dir $(PROFILE))
+	$(PROFDATA) merge --sparse --output $(PROFILE) target/profile/runs/*.profraw
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)
@@ -160,6 +184,10 @@ redis:
 prometheus:
 	@command -v promtool >/dev/null || { echo 'make: prometheus is not installed; installing it from Debian'; \
 		apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends prometheus; }
+
+profdata:
+	@test -x $(PROFDATA) || { echo 'make: llvm-profdata is not installed; installing it from Debian'; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends llvm-$(LLVM) >/dev/null; }
 
 # It counts instructions.
 valgrind:

@@ -21,7 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 # What a guide may touch.
 COPIED = "README.md", "Makefile", "docs/", "deploy/"
 # Programs that are stood in for; see stand_ins.py.
-STOOD_IN_FOR = "cargo", "docker", "docker-compose", "helm", "kubectl", "make"
+STOOD_IN_FOR = "docker", "docker-compose", "helm", "kubectl", "make"
 LOOKS = re.compile(r"curl -s (?:--cacert \S+ )?http")
 LOOKS_FOR, RUNS_FOR = 15, 60  # seconds
 
@@ -46,7 +46,7 @@ class Session:
             if name.startswith(COPIED):
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(pages.ROOT / name, self.root / name)
-        # What `cargo build` and make_venv.py leave behind, which were there before these tests.
+        # What `make build` and make_venv.py leave behind, which were there before these tests.
         (self.root / "target" / "release").mkdir(parents=True)
         (self.root / "target" / "release" / "hookwarden").symlink_to(BINARY)
         (self.root / ".venv").symlink_to(sys.prefix)

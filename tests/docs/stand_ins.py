@@ -109,7 +109,7 @@ BY_KUBECTL, BY_CHART, BY_RECIPES = "tests/manifests/test_kubernetes.py", "tests/
 NOBODY, POD_ONLY = "nothing", "nothing; the pod itself is run by tests/deploy/test_pod.py"
 
 TABLE = [
-    Row("cargo", r"build --release --locked", "takes minutes", "Makefile: `build`, which `docs` depends on, is this command"),
+    Row("make", r"build", "takes minutes", "Makefile: `docs` depends on it"),
     Row("make", r"test", "these tests are a part of it", "Makefile"),
     Row("make", r"demo", "builds and installs, which `docs` depends on, and runs until Ctrl-C", "Makefile: the rest of it is run here", demo),
     Row("docker", r"build -f deploy/Dockerfile -t \S+ \.", DAEMON, BY_IMAGE),

@@ -155,9 +155,11 @@ impl Signed {
                             Piece::Literal(_) | Piece::Timestamp | Piece::Method | Piece::Path | Piece::Host
                         )
                 };
-                // What begins a body may show what was moved over a timestamp, and here it is not known yet.
-                let moved = matches!((before, last), ([.., Piece::At(_)], Piece::Timestamp));
-                matches!(last, Piece::Literal(_) | Piece::Timestamp) && !moved && before.iter().all(known)
+                // How a body begins may show what was moved out of it, and here it is not known yet.
+                let mut unmarked = before.iter().rev().take_while(|piece| !matches!(piece, Piece::Literal(_)));
+                let marked =
+                    matches!(last, Piece::Literal(_)) || *last == Piece::Timestamp && !unmarked.any(Piece::can_grow);
+                marked && before.iter().all(known)
             }
             [Piece::Body] => true,
             _ => false,

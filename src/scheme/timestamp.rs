@@ -70,10 +70,16 @@ fn whole_number(text: &[u8]) -> Result<i64, Rejection> {
 /// Reads `2026-11-24T04:00:00Z`, with or without a fraction, or with a numeric offset (RFC 3339 §5.6).
 fn parse_rfc3339(text: &[u8]) -> Result<UnixSeconds, Rejection> {
     let text = std::str::from_utf8(text).map_err(|_| Rejection::TimestampMalformed)?;
-    // The parser reads more than RFC 3339: spaces, no seconds, names of zones, years with a sign. Those are no spelling of a
-    // sender.
-    let plain = text.len() >= "2026-11-24T04:00:00Z".len()
-        && text.starts_with(|first: char| first.is_ascii_digit())
+    // The parser reads more than RFC 3339: spaces, no seconds, names of zones, years with a sign, no marks between numbers.
+    // Those are no spelling of a sender.
+    let pattern = b"0000-00-00T00:00:00Z";
+    let marks = pattern.iter().zip(text.as_bytes()).all(|(wanted, byte)| match wanted {
+        b'0' => byte.is_ascii_digit(),
+        b'Z' => matches!(byte, b'Z' | b'+' | b'-' | b'.'),
+        mark => mark == byte,
+    });
+    let plain = marks
+        && text.len() >= pattern.len()
         && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'+' | b'T' | b'Z'));
     let moment = text.parse::<jiff::Timestamp>().ok().filter(|_| plain);
     moment.map(|moment| UnixSeconds(moment.as_second())).ok_or(Rejection::TimestampMalformed)
@@ -161,6 +167,8 @@ mod tests {
             "2014-13-05T21:31:40Z",
             "2014-01-05T21:31:40Z[UTC]",
             "+002014-01-05T21:31:40Z",
+            "2014-01-05T21:31+01:00",
+            "20140105T213140.000Z",
         ] {
             assert_eq!(read(text), Err(Rejection::TimestampMalformed), "{text:?}");
         }

@@ -25,6 +25,12 @@ fuzz_target!(init: seeds::plant(texts()), |text: &[u8]| {
     if let Ok(moment) = Unit::Rfc3339.parse(text) {
         let again = Unit::Rfc3339.render(moment);
         assert_eq!(Unit::Rfc3339.parse(again.as_bytes()), Ok(moment), "{again}");
+        let shape = |text: &[u8]| -> Vec<bool> { text.iter().take(19).map(u8::is_ascii_digit).collect() };
+        assert_eq!(shape(text), shape(again.as_bytes()), "{again}");
+        // But for a leap second, which is taken for the one before it.
+        if text.ends_with(b"Z") && text[17..19] != *b"60" {
+            assert_eq!(text[..19], again.as_bytes()[..19], "{again}");
+        }
     }
 });
 

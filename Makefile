@@ -3,10 +3,13 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
-# A release is optimised for what `make profile` recorded. The recording names functions as one compiler for one machine does;
-# with any other the release is built without.
-PROFILE := $(CURDIR)/profile/$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p;s/^release: //p' | paste -sd- -).profdata
-RECORDED := $(wildcard $(PROFILE))
+# A release is optimised for what `make profile` recorded, unless whoever builds has flags of their own. A recording names
+# functions as one compiler for one machine does; with any other the release is built without.
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+PROFILE := profile/$(HOST)-$(shell rustc -vV 2>/dev/null | sed -n 's/^release: //p;s/^commit-hash: \(.........\).*/\1/p' | paste -sd- -).profdata
+RECORDED := $(if $(RUSTFLAGS),,$(wildcard $(PROFILE)))
+# Cargo asks for a crate again when its flags change, and not when a file does that they name.
+BUILT_FOR = target/$(firstword $(shell cksum <$(RECORDED))).profdata
 RELEASE := cargo build --release --locked
 # `rustup component add llvm-tools` brings it, or Debian; it has to be of the compiler's own LLVM.
 LLVM = $(shell rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
@@ -41,7 +44,8 @@ demo: build $(VENV)/demo.stamp
 	$(PYTHON) deploy/demo/demo.py $(if $(filter-out 0,$(ONCE)),--once)
 
 build: tools
-	$(RELEASE) $(if $(RECORDED),--config 'build.rustflags=["-Cprofile-use=$(RECORDED)"]')
+	$(if $(RECORDED),mkdir -p target && cp $(RECORDED) $(BUILT_FOR))
+	$(RELEASE) $(if $(RECORDED),--config 'target.$(HOST).rustflags=["-Cprofile-use=$(CURDIR)/$(BUILT_FOR)"]')
 
 # One after the other, so that what fails is the last thing printed.
 test:
@@ -86,14 +90,14 @@ bench: build redis
 # How often each part of a release runs: under the loads of `bench`, in the demo, and where deliveries are refused.
 profile: tools profdata redis nginx faketime $(VENV)/e2e.stamp
 	$(RELEASE) --manifest-path tests/bench/Cargo.toml --features signatures
-	$(RELEASE) --target-dir target/profile --config 'build.rustflags=["-Cprofile-generate=$(CURDIR)/target/profile/builds"]'
+	$(RELEASE) --target-dir target/profile --config 'target.$(HOST).rustflags=["-Cprofile-generate=$(CURDIR)/target/profile/builds"]'
 	rm -rf target/profile/runs
-	export HOOKWARDEN_BIN=$(CURDIR)/target/profile/release/hookwarden LLVM_PROFILE_FILE=$(CURDIR)/target/profile/runs/%m-%p.profraw; \
+	export HOOKWARDEN_BIN="$(CURDIR)/target/profile/release/hookwarden" LLVM_PROFILE_FILE="$(CURDIR)/target/profile/runs/%m-%p.profraw"; \
 		python3 -B tests/bench/bench.py --rounds 1 && \
 		python3 -B tests/bench/paths.py --rounds 1 --install signatures stores envoy nginx memory beside && \
 		$(PYTHON) -m pytest tests/e2e -k vectors && \
 		$(PYTHON) deploy/demo/demo.py --once
-	mkdir -p $(dir $(PROFILE))
+	mkdir -p profile
 	$(PROFDATA) merge --sparse --output $(PROFILE) target/profile/runs/*.profraw
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
@@ -110,7 +114,7 @@ docs: build $(VENV)/docs.stamp tests/manifests/node_modules/manifests.stamp ngin
 # answers. What was found before is in fuzz/corpus, and is where the next run begins.
 fuzz: tools $(VENV)/cargo/bin/cargo-fuzz
 	@command -v c++ >/dev/null || { echo "make: 'c++' is not installed; libFuzzer needs a C++ compiler" >&2; exit 1; }
-	@export PATH="$(CURDIR)/$(VENV)/cargo/bin:$$PATH"; targets="$(TARGET)"; \
+	@export PATH="$(CURDIR)/$(VENV)/cargo/bin:$$PATH"; targets="$(if $(filter command,$(firstword $(origin TARGET))),$(TARGET))"; \
 	test -n "$$targets" || targets=$$(cargo fuzz list) || exit 1; \
 	for target in $$targets; do \
 		echo "fuzzing $$target"; \

@@ -41,7 +41,7 @@ pub fn all() -> BTreeMap<&'static str, file::Preset> {
     names().filter_map(|name| Some((name, find(name)?))).collect()
 }
 
-/// The presets of one configuration while it is compiled: which several endpoints have is parsed once, and kept until the
+/// The presets of one configuration while it is compiled: one that several endpoints have is parsed once, and kept until the
 /// last of them took it.
 #[derive(Debug)]
 pub struct Shelf {

@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::task::LocalSet::new()
         .run_until(async {
             let mut sender = connect(target).await?;
-            // Numbers that no load comes to.
+            // Numbers that no load comes to, unless signatures were made beforehand: then a server is probed or loaded, not both.
             let right = ask(&mut sender, questions.question(u64::MAX)).await?;
             let wrong = ask(&mut sender, questions.with_the_signature_of(u64::MAX, u64::MAX - 1)).await?;
             println!(r#"{{"right":"{right}","wrong":"{wrong}"}}"#);

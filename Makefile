@@ -8,8 +8,6 @@ PYTHON := $(VENV)/bin/python -B
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 PROFILE := profile/$(HOST)-$(shell rustc -vV 2>/dev/null | sed -n 's/^release: //p;s/^commit-hash: \(.........\).*/\1/p' | paste -sd- -).profdata
 RECORDED := $(if $(RUSTFLAGS),,$(wildcard $(PROFILE)))
-# Cargo asks for a crate again when its flags change, and not when a file does that they name.
-BUILT_FOR = target/$(firstword $(shell cksum <$(RECORDED))).profdata
 RELEASE := cargo build --release --locked
 # `rustup component add llvm-tools` brings it, or Debian; it has to be of the compiler's own LLVM.
 LLVM = $(shell rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
@@ -44,8 +42,7 @@ demo: build $(VENV)/demo.stamp
 	$(PYTHON) deploy/demo/demo.py $(if $(filter-out 0,$(ONCE)),--once)
 
 build: tools
-	$(if $(RECORDED),mkdir -p target && cp $(RECORDED) $(BUILT_FOR))
-	$(RELEASE) $(if $(RECORDED),--config 'target.$(HOST).rustflags=["-Cprofile-use=$(CURDIR)/$(BUILT_FOR)"]')
+	$(RELEASE) $(if $(RECORDED),--config 'target.$(HOST).rustflags=["-Cprofile-use=$(CURDIR)/$(RECORDED)"]')
 
 # One after the other, so that what fails is the last thing printed.
 test:

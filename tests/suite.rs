@@ -11,6 +11,7 @@
 
 mod suite {
     pub(crate) mod agreement;
+    pub(crate) mod forms;
     pub(crate) mod gate;
     pub(crate) mod places;
     pub(crate) mod process;

@@ -9,15 +9,14 @@
 //! {"foo":"bar"}
 //! ```
 
-use crate::vector::Case;
+use crate::{forms, vector::Case};
 use envoy_types::pb::envoy::{
-    config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress, address, socket_address::PortSpecifier},
+    config::core::v3::{Address, SocketAddress, address, socket_address::PortSpecifier},
     service::auth::v3::{
         AttributeContext, CheckRequest,
         attribute_context::{HttpRequest, Peer, Request},
     },
 };
-use std::collections::HashMap;
 
 /// A delivery, with everything of it that a sender can write.
 #[derive(Debug, Clone)]
@@ -103,22 +102,7 @@ impl Delivery {
             protocol: "HTTP/1.1".into(),
             ..HttpRequest::default()
         };
-        if self.raw_headers {
-            let line = |(key, raw_value)| HeaderValue { key, raw_value, ..HeaderValue::default() };
-            http.header_map = Some(HeaderMap { headers: lines.into_iter().map(line).collect() });
-        } else {
-            let mut joined: HashMap<String, String> = HashMap::new();
-            for (name, value) in lines {
-                let value = String::from_utf8_lossy(value.trim_ascii()).replace('\u{fffd}', "!");
-                joined.entry(name).and_modify(|all| *all = format!("{all},{value}")).or_insert(value);
-            }
-            http.headers = joined;
-        }
-        if self.raw_body {
-            http.raw_body.clone_from(&self.body);
-        } else {
-            http.body = String::from_utf8_lossy(&self.body).into_owned();
-        }
+        forms::tell(&mut http, lines, &self.body, (self.raw_headers, self.raw_body));
         let socket = SocketAddress {
             address: self.client.clone(),
             port_specifier: Some(PortSpecifier::PortValue(40_000)),

@@ -12,6 +12,8 @@ pub mod wire;
 
 #[path = "../../tests/suite/agreement.rs"]
 mod agreement;
+#[path = "../../tests/suite/forms.rs"]
+mod forms;
 #[path = "../../tests/suite/places.rs"]
 mod places;
 #[path = "../../tests/suite/vector.rs"]

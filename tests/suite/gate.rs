@@ -1,8 +1,9 @@
 //! A real gRPC server on a port of its own, and a client that asks as Envoy does, with Envoy's own types.
 
+use crate::suite::forms;
 pub(crate) use crate::suite::seen::Seen;
 use envoy_types::pb::envoy::{
-    config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress, address, socket_address::PortSpecifier},
+    config::core::v3::{Address, SocketAddress, address, socket_address::PortSpecifier},
     service::auth::v3::{
         AttributeContext, CheckRequest,
         attribute_context::{HttpRequest, Peer, Request},
@@ -17,7 +18,7 @@ use hookwarden::{
     store::Store,
     telemetry::Telemetry,
 };
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Channel;
@@ -135,25 +136,7 @@ impl Asked {
             protocol: "HTTP/1.1".into(),
             ..HttpRequest::default()
         };
-        if form.raw_headers {
-            let headers = lines
-                .into_iter()
-                .map(|(key, raw_value)| HeaderValue { key, raw_value, ..HeaderValue::default() })
-                .collect();
-            http.header_map = Some(HeaderMap { headers });
-        } else {
-            let mut joined: HashMap<String, String> = HashMap::new();
-            for (name, value) in lines {
-                let value = String::from_utf8_lossy(value.trim_ascii()).replace('\u{fffd}', "!");
-                joined.entry(name).and_modify(|all| *all = format!("{all},{value}")).or_insert(value);
-            }
-            http.headers = joined;
-        }
-        if form.raw_body {
-            http.raw_body.clone_from(&self.body);
-        } else {
-            http.body = String::from_utf8_lossy(&self.body).into_owned();
-        }
+        forms::tell(&mut http, lines, &self.body, (form.raw_headers, form.raw_body));
         http
     }
 

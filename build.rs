@@ -1,4 +1,6 @@
 //! Lists the preset files, so that adding a provider is adding a file.
+//!
+//! YAML is for whoever writes and reads them. The JSON that is made of it here is for the program, at every start.
 
 use std::{env, fs, io, path::Path};
 
@@ -18,12 +20,15 @@ fn main() -> io::Result<()> {
     presets.sort();
     let root = env::var("CARGO_MANIFEST_DIR").map_err(io::Error::other)?;
     println!("cargo::rerun-if-changed=tests/vectors");
-    let mut list = String::from("static PRESETS: &[(&str, &str, usize)] = &[\n");
+    let mut list = String::from("static PRESETS: &[Shipped] = &[\n");
     for path in presets {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let read: serde_json::Value = serde_yaml::from_str(&fs::read_to_string(&path)?)
+            .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
         list.push_str(&format!(
-            "    ({name:?}, include_str!({:?}), {}),\n",
+            "    Shipped {{ name: {name:?}, text: include_str!({:?}), json: {:?}, vectors: {} }},\n",
             Path::new(&root).join(&path).display().to_string(),
+            read.to_string(),
             vectors(&Path::new("tests/vectors").join(&name))
         ));
     }

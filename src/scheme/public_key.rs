@@ -11,15 +11,17 @@ use super::{
 use crate::{clock::UnixSeconds, json::Json};
 use aws_lc_rs::signature::{ParsedPublicKey, VerificationAlgorithm};
 use rsa::{
-    pkcs1::DecodeRsaPublicKey,
-    pkcs8::{DecodePublicKey, EncodePublicKey},
+    pkcs1::{RsaPublicKeyRef, UintRef},
     pss,
-    traits::PublicKeyParts,
 };
 use std::fmt;
 use x509_cert::{
     Certificate,
-    der::{Decode, DecodePem, Encode, asn1::ObjectIdentifier, pem},
+    der::{
+        Decode, DecodePem, Encode,
+        asn1::{Null, ObjectIdentifier},
+        pem,
+    },
     spki::SubjectPublicKeyInfoRef,
 };
 
@@ -108,6 +110,7 @@ pub enum KeyProblem {
 const UNREADABLE_PEM: KeyProblem = KeyProblem::Unreadable("a PEM public key");
 const UNREADABLE_CERTIFICATE: KeyProblem = KeyProblem::Unreadable("a PEM certificate");
 const UNREADABLE_JWK: KeyProblem = KeyProblem::Unreadable("a JSON Web Key of a known kind");
+const UNUSABLE_RSA: KeyProblem = KeyProblem::Unreadable("a usable RSA key");
 
 /// Longest modulus, in bytes, with which PKCS #1 v1.5 is cheaper than P-256: 3072 bits. Twice as long a one takes nearly four
 /// times as long.
@@ -157,15 +160,17 @@ impl PublicKey {
     /// Reads `-----BEGIN PUBLIC KEY-----` (SPKI) or `-----BEGIN RSA PUBLIC KEY-----` (PKCS#1). Providers hand out PEM
     /// on one line, or with line ends written as `\n`; both are read.
     pub fn from_pem(text: &str, algorithms: &[Algorithm], policy: KeyPolicy) -> Result<Self, KeyProblem> {
-        if let Ok(key) = rsa::PublicKey::from_pkcs1_pem(text) {
-            return Self::from_rsa(&key, algorithms, policy);
+        let from_spki = |der: &[u8]| Self::from_spki(der, algorithms, policy);
+        match pem::decode_vec(text.as_bytes()) {
+            Ok(("PUBLIC KEY", der)) => from_spki(&der),
+            Ok(("RSA PUBLIC KEY", der)) => {
+                Self::from_rsa(RsaPublicKeyRef::from_der(&der).map_err(|_| UNREADABLE_PEM)?, algorithms, policy)
+            }
+            Ok(_) | Err(_) => {
+                let text = rewrapped(text).ok_or(UNREADABLE_PEM)?;
+                pem::decode_vec(text.as_bytes()).map_or(Err(UNREADABLE_PEM), |(_, der)| from_spki(&der))
+            }
         }
-        let decode = |text: &str| match pem::decode_vec(text.as_bytes()) {
-            Ok(("PUBLIC KEY", der)) => Some(der),
-            Ok(_) | Err(_) => None,
-        };
-        let der = decode(text).or_else(|| decode(&rewrapped(text)?)).ok_or(UNREADABLE_PEM)?;
-        Self::from_spki(&der, algorithms, policy)
     }
 
     /// Reads the subject key of a PEM certificate that is valid at `now`, and until when it is. Whose certificate it
@@ -200,13 +205,14 @@ impl PublicKey {
         let bits = spki.subject_public_key.as_bytes().ok_or_else(|| unreadable.clone())?;
         match spki.algorithm.oid {
             RSA_ENCRYPTION => {
-                let key = rsa::PublicKey::from_public_key_der(der).map_err(|_| unreadable)?;
-                Self::from_rsa(&key, algorithms, policy)
+                // RFC 3279 §2.3.1: its parameters are NULL.
+                let parameters = spki.algorithm.parameters.and_then(|any| any.decode_as::<Null>().ok());
+                parameters.ok_or_else(|| unreadable.clone())?;
+                Self::from_rsa(RsaPublicKeyRef::from_der(bits).map_err(|_| unreadable)?, algorithms, policy)
             }
             ID_RSASSA_PSS => {
-                let key = rsa::PublicKey::from_pkcs1_der(bits).map_err(|_| unreadable)?;
                 let pss: Vec<Algorithm> = algorithms.iter().copied().filter(|a| a.is_pss()).collect();
-                Self::from_rsa(&key, &pss, policy)
+                Self::from_rsa(RsaPublicKeyRef::from_der(bits).map_err(|_| unreadable)?, &pss, policy)
             }
             ID_EC_PUBLIC_KEY => {
                 let named = spki.algorithm.parameters_oid().map_err(|_| unreadable)?;
@@ -235,10 +241,10 @@ impl PublicKey {
         };
         match (text("kty"), text("crv")) {
             (Some("RSA"), _) => {
-                let number = |name| Ok::<_, KeyProblem>(rsa::BoxedUint::from_be_slice_vartime(&bytes(name)?));
-                let key = rsa::PublicKey::new_with_size_limits(number("n")?, number("e")?, 512..=16_384)
-                    .map_err(|_| KeyProblem::Unreadable("a usable RSA key"))?;
-                Self::from_rsa(&key, &algorithms, policy)
+                let (n, e) = (bytes("n")?, bytes("e")?);
+                let number = |bytes| UintRef::new(bytes).map_err(|_| UNUSABLE_RSA);
+                let key = RsaPublicKeyRef { modulus: number(&n)?, public_exponent: number(&e)? };
+                Self::from_rsa(key, &algorithms, policy)
             }
             (Some("EC"), Some(name)) => {
                 let curve = match name {
@@ -271,33 +277,45 @@ impl PublicKey {
         }
     }
 
-    fn from_rsa(key: &rsa::PublicKey, algorithms: &[Algorithm], policy: KeyPolicy) -> Result<Self, KeyProblem> {
-        let bits = usize::try_from(key.n().bit_width()).unwrap_or(usize::MAX);
+    fn from_rsa(key: RsaPublicKeyRef<'_>, algorithms: &[Algorithm], policy: KeyPolicy) -> Result<Self, KeyProblem> {
+        // Without leading zeros.
+        let (n, e) = (key.modulus.as_bytes(), key.public_exponent.as_bytes());
+        let unused = n.first().map_or(0, |byte| byte.leading_zeros());
+        let bits = n.len().saturating_mul(8).saturating_sub(usize::try_from(unused).unwrap_or(0));
         let least = if policy.allow_rsa_1024 { 1024 } else { 2048 };
         if !(least..=8192).contains(&bits) {
             return Err(KeyProblem::ModulusSize(bits));
         }
-        if has_roca_fingerprint(&key.n().to_be_bytes_trimmed_vartime()) {
+        if has_roca_fingerprint(n) {
             return Err(KeyProblem::Roca);
         }
-        let exponent = key
-            .e()
-            .to_be_bytes_trimmed_vartime()
-            .iter()
-            .try_fold(0_u64, |e, byte| e.checked_mul(256)?.checked_add(u64::from(*byte)));
+        let exponent = e.iter().try_fold(0_u64, |e, byte| e.checked_mul(256)?.checked_add(u64::from(*byte)));
         let least = if policy.allow_small_exponent { 3 } else { 65537 };
         match exponent {
             Some(e) if e >= least && !e.is_multiple_of(2) => {}
             Some(e) => return Err(KeyProblem::Exponent(e.to_string())),
             None => return Err(KeyProblem::Exponent("over 64 bits".to_owned())),
         }
-        let spki = key.to_public_key_der().map_err(|_| KeyProblem::Unreadable("a usable RSA key"))?;
+        let der = key.to_der().map_err(|_| UNUSABLE_RSA)?;
+        // What this library prepares of a key is half of what reading one takes: only where it verifies.
+        let number = rsa::BoxedUint::from_be_slice_vartime;
+        let pss_key = algorithms
+            .iter()
+            .any(|algorithm| algorithm.is_pss())
+            .then(|| rsa::PublicKey::new_with_size_limits(number(n), number(e), bits..=bits).map_err(|_| UNUSABLE_RSA));
+        let pss_key = pss_key.transpose()?;
         let mut verifiers = Vec::new();
         for algorithm in algorithms.iter().copied() {
             let pss = match algorithm {
-                Algorithm::RsaPssSha256 => Some(Verifier::Pss256(Box::new(pss::VerifyingKey::new(key.clone())))),
-                Algorithm::RsaPssSha384 => Some(Verifier::Pss384(Box::new(pss::VerifyingKey::new(key.clone())))),
-                Algorithm::RsaPssSha512 => Some(Verifier::Pss512(Box::new(pss::VerifyingKey::new(key.clone())))),
+                Algorithm::RsaPssSha256 => {
+                    pss_key.clone().map(|key| Verifier::Pss256(Box::new(pss::VerifyingKey::new(key))))
+                }
+                Algorithm::RsaPssSha384 => {
+                    pss_key.clone().map(|key| Verifier::Pss384(Box::new(pss::VerifyingKey::new(key))))
+                }
+                Algorithm::RsaPssSha512 => {
+                    pss_key.clone().map(|key| Verifier::Pss512(Box::new(pss::VerifyingKey::new(key))))
+                }
                 Algorithm::RsaPkcs1Sha1
                 | Algorithm::RsaPkcs1Sha256
                 | Algorithm::RsaPkcs1Sha384
@@ -310,7 +328,7 @@ impl PublicKey {
             };
             match (pss, algorithm.rsa_pkcs1(bits < 2048)) {
                 (Some(verifier), _) => verifiers.push((algorithm, verifier)),
-                (None, Some(parameters)) => verifiers.push(parsed(algorithm, parameters, spki.as_bytes())?),
+                (None, Some(parameters)) => verifiers.push(parsed(algorithm, parameters, &der)?),
                 (None, None) => {}
             }
         }

@@ -3,10 +3,15 @@
 //! A problem's text never holds a value that may be a secret; it names kinds and places.
 
 use super::yaml::Positions;
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt, iter,
+    path::PathBuf,
+    sync::Arc,
+};
 
 /// One thing wrong, or one remark.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Line and column, counted from 1, once known.
     pub position: Option<(usize, usize)>,
@@ -16,9 +21,9 @@ pub struct Problem {
     pub text: String,
 }
 
-/// A place in a document.
+/// A place in a document. One costs its last step alone: it shares the others with the place around it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Path(Vec<Step>);
+pub struct Path(Option<Arc<(Path, Step)>>);
 
 /// One step of a [`Path`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,37 +50,47 @@ impl Path {
     /// This place and one step further.
     #[must_use]
     pub fn then(&self, step: Step) -> Self {
-        Self(self.0.iter().cloned().chain([step]).collect())
+        Self(Some(Arc::new((self.clone(), step))))
     }
 
     /// The steps.
     #[must_use]
-    pub fn steps(&self) -> &[Step] {
-        &self.0
+    pub fn steps(&self) -> Vec<&Step> {
+        let mut steps: Vec<&Step> =
+            iter::successors(self.0.as_deref(), |(around, _)| around.0.as_deref()).map(|(_, step)| step).collect();
+        steps.reverse();
+        steps
+    }
+
+    /// The last step; none for the whole.
+    #[must_use]
+    pub fn last(&self) -> Option<&Step> {
+        self.0.as_deref().map(|(_, step)| step)
     }
 
     /// The place that the first `steps` steps lead to, if there are that many.
     #[must_use]
     pub fn first(&self, steps: usize) -> Option<Self> {
-        self.0.get(..steps).map(|steps| Self(steps.to_vec()))
+        let beyond = self.steps().len().checked_sub(steps)?;
+        iter::successors(Some(self.clone()), Self::parent).nth(beyond)
     }
 
     /// The place around this one.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        self.0.split_last().map(|(_, rest)| Self(rest.to_vec()))
+        self.0.as_deref().map(|(around, _)| around.clone())
     }
 }
 
 impl FromIterator<Step> for Path {
     fn from_iter<I: IntoIterator<Item = Step>>(steps: I) -> Self {
-        Self(steps.into_iter().collect())
+        steps.into_iter().fold(Self::default(), |path, step| path.then(step))
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, step) in self.0.iter().enumerate() {
+        for (at, step) in self.steps().into_iter().enumerate() {
             match step {
                 Step::Key(key) if at == 0 => write!(f, "{key}")?,
                 Step::Key(key) => write!(f, ".{key}")?,
@@ -100,23 +115,16 @@ pub struct Findings {
 impl Findings {
     /// Records a problem; returns nothing, so that `findings.problem(…)` can stand for an absent value.
     pub fn problem<T>(&mut self, path: &Path, text: impl Into<String>) -> Option<T> {
-        let problem = Problem { position: None, path: path.clone(), text: text.into() };
-        // Two schemes may trip over the same thing.
-        if !self.problems.contains(&problem) {
-            self.problems.push(problem);
-        }
+        self.problems.push(Problem { position: None, path: path.clone(), text: text.into() });
         None
     }
 
     /// Records a remark.
     pub fn warn(&mut self, path: &Path, text: impl Into<String>) {
-        let warning = Problem { position: None, path: path.clone(), text: text.into() };
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
+        self.warnings.push(Problem { position: None, path: path.clone(), text: text.into() });
     }
 
-    /// Finds every path in the text, and puts problems in the text's order.
+    /// Finds every path in the text, and puts problems in the text's order, each of them once.
     pub fn locate(&mut self, positions: &Positions) {
         for problem in self.problems.iter_mut().chain(&mut self.warnings) {
             if problem.position.is_none() {
@@ -125,8 +133,12 @@ impl Findings {
                 problem.position = positions.find(&problem.path).or(Some((1, 1)));
             }
         }
-        self.problems.sort_by_key(|problem| problem.position);
-        self.warnings.sort_by_key(|problem| problem.position);
+        for found in [&mut self.problems, &mut self.warnings] {
+            // Two schemes may trip over the same thing.
+            let mut told = HashSet::new();
+            found.retain(|problem| told.insert(problem.clone()));
+            found.sort_by_key(|problem| problem.position);
+        }
     }
 }
 
@@ -156,7 +168,7 @@ impl Problem {
     #[must_use]
     pub fn line(&self, file: &str) -> String {
         let position = self.position.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
-        let path = if self.path.steps().is_empty() { String::new() } else { format!(" {}:", self.path) };
+        let path = if self.path == Path::default() { String::new() } else { format!(" {}:", self.path) };
         format!("{file}{position}:{path} {}", self.text)
     }
 }

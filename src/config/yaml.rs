@@ -1,22 +1,18 @@
 //! YAML to types, with a position for every place and a problem for every wrong one.
 //!
-//! Two parsers read the text. The first goes through it event by event and sets the limits: size, depth, number of
-//! nodes, no aliases at all (so no bomb can be written), no repeated keys, one document; and it notes where
-//! everything stands. Only then does `serde_yaml` build values. Types are filled by serde; when that stops at a wrong
-//! place, the place is reported and taken out, and the rest is read again. So one run reports them all.
+//! [`scan`] makes a tree of values of the text, within limits, and notes where everything stands. Types are filled by serde;
+//! when that stops at a wrong place, the place is reported and taken out, and the rest is read again. So one run reports
+//! them all.
+
+mod scan;
+
+pub use scan::{Positions, end};
 
 use super::problem::{Findings, Path, Problem, Step};
-use saphyr_parser::{Event, Parser, Span};
+use scan::scan;
 use serde::de::DeserializeOwned;
-use serde_yaml::Value;
-use std::collections::{HashMap, HashSet};
+use serde_yaml::{Mapping, Value};
 
-/// Longest text, in bytes.
-pub const MAX_BYTES: usize = 1 << 20;
-/// Deepest nesting.
-pub const MAX_DEPTH: usize = 32;
-/// Most nodes.
-pub const MAX_NODES: usize = 50_000;
 /// Most problems reported of one file.
 const MAX_PROBLEMS: usize = 200;
 
@@ -31,58 +27,15 @@ pub struct Read<T> {
     pub positions: Positions,
 }
 
-/// Where everything stands: line and column, counted from 1.
-#[derive(Debug, Default)]
-pub struct Positions {
-    of: HashMap<Path, (usize, usize)>,
-    /// List items that were taken out, by their place in the text.
-    removed: HashSet<Path>,
-}
-
-impl Positions {
-    /// Where a place is, or else the nearest place around it.
-    #[must_use]
-    pub fn find(&self, path: &Path) -> Option<(usize, usize)> {
-        let mut path = Some(path.clone());
-        while let Some(place) = path {
-            if let Some(position) = self.of.get(&place) {
-                return Some(*position);
-            }
-            path = place.parent();
-        }
-        None
-    }
-
-    /// The place in the text of a place in the tree, in which lists have closed up over what was taken out.
-    #[must_use]
-    pub fn in_text(&self, path: &Path) -> Path {
-        let mut text = Path::default();
-        for step in path.steps() {
-            text = match step {
-                Step::Key(_) => text.then(step.clone()),
-                Step::Index(index) => {
-                    let left = (0..).map(|at| text.index(at)).filter(|item| !self.removed.contains(item));
-                    left.into_iter().nth(*index).unwrap_or_else(|| text.index(*index))
-                }
-            };
-        }
-        text
-    }
-}
-
 /// Reads a text. The error is one that leaves nothing to read.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<Read<T>, Problem> {
-    let mut positions = scan(text)?;
-    let mut tree: Value = serde_yaml::from_str(text).map_err(|error| Problem {
-        position: error.location().map(|at| (at.line(), at.column())),
-        path: Path::default(),
-        text: "is not YAML".to_owned(),
-    })?;
+    let (mut tree, mut positions) = scan(text)?;
     if tree.is_null() {
-        tree = Value::Mapping(serde_yaml::Mapping::new());
+        tree = Value::Mapping(Mapping::new());
     }
     let mut findings = Findings::default();
-    let value = fill(&mut tree, &mut findings, &mut positions);
+    // Mostly nothing is wrong; to follow where it might be takes as long again.
+    let value = T::deserialize(&tree).ok().or_else(|| fill(&mut tree, &mut findings, &mut positions));
     Ok(Read { value, findings, positions })
 }
 
@@ -97,7 +50,7 @@ fn fill<T: DeserializeOwned>(tree: &mut Value, findings: &mut Findings, position
         let message = error.inner().to_string();
         let mut path: Path = error.path().iter().filter_map(step).collect();
         if let Some(field) = unknown_field(&message)
-            && path.steps().last() != Some(&Step::Key(field.to_owned()))
+            && path.last() != Some(&Step::Key(field.to_owned()))
         {
             path = path.key(field);
         }
@@ -112,8 +65,8 @@ fn fill<T: DeserializeOwned>(tree: &mut Value, findings: &mut Findings, position
         if !remove(tree, &path) {
             return None;
         }
-        if let Some(Step::Index(_)) = place.steps().last() {
-            positions.removed.insert(place.clone());
+        if let Some(Step::Index(_)) = place.last() {
+            positions.remove(place.clone());
         }
         removed.push(place);
     }
@@ -201,7 +154,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// Takes a place out of the tree. The root cannot be.
 fn remove(tree: &mut Value, path: &Path) -> bool {
-    let Some((last, around)) = path.steps().split_last() else { return false };
+    let steps = path.steps();
+    let Some((last, around)) = steps.split_last() else { return false };
     let mut place = tree;
     for step in around {
         let inner = match (step, place) {
@@ -222,134 +176,19 @@ fn remove(tree: &mut Value, path: &Path) -> bool {
     }
 }
 
-/// Goes through the text once and sets the limits.
-fn scan(text: &str) -> Result<Positions, Problem> {
-    if text.len() > MAX_BYTES {
-        return Err(whole(format!("is longer than {MAX_BYTES} bytes")));
-    }
-    let mut scan = Scan::default();
-    for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| Problem {
-            position: Some((error.marker().line(), error.marker().col().saturating_add(1))),
-            path: Path::default(),
-            text: format!("is not YAML: {}", error.info()),
-        })?;
-        scan.take(&event, span)?;
-    }
-    Ok(scan.positions)
-}
-
-fn whole(text: String) -> Problem {
-    Problem { position: None, path: Path::default(), text }
-}
-
-#[derive(Default)]
-struct Scan {
-    positions: Positions,
-    open: Vec<Open>,
-    nodes: usize,
-    documents: usize,
-}
-
-/// A collection that is being read.
-enum Open {
-    Mapping { path: Path, key: Option<String> },
-    Sequence { path: Path, next: usize },
-}
-
-impl Scan {
-    fn take(&mut self, event: &Event<'_>, span: Span) -> Result<(), Problem> {
-        let position = (span.start.line(), span.start.col().saturating_add(1));
-        let problem = |text: String| Problem { position: Some(position), path: Path::default(), text };
-        match event {
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
-            Event::DocumentStart(_) => {
-                self.documents = self.documents.saturating_add(1);
-                if self.documents > 1 {
-                    return Err(problem("is a second document; write one".to_owned()));
-                }
-            }
-            Event::Alias(_) => return Err(problem("is an alias; write the value out".to_owned())),
-            Event::Scalar(text, ..) => {
-                if self.is_key() {
-                    return self.take_key(text, position).map_err(problem);
-                }
-                self.place(position);
-            }
-            Event::SequenceStart(..) | Event::MappingStart(..) => {
-                if self.is_key() {
-                    return Err(problem("is a collection used as a key; write a word".to_owned()));
-                }
-                let path = self.place(position);
-                self.open.push(if matches!(event, Event::SequenceStart(..)) {
-                    Open::Sequence { path, next: 0 }
-                } else {
-                    Open::Mapping { path, key: None }
-                });
-                if self.open.len() > MAX_DEPTH {
-                    return Err(problem(format!("is nested deeper than {MAX_DEPTH}")));
-                }
-            }
-            Event::SequenceEnd | Event::MappingEnd => drop(self.open.pop()),
-        }
-        self.nodes = self.nodes.saturating_add(1);
-        if self.nodes > MAX_NODES { Err(problem(format!("has more than {MAX_NODES} nodes"))) } else { Ok(()) }
-    }
-
-    fn is_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open::Mapping { key: None, .. }))
-    }
-
-    fn take_key(&mut self, text: &str, position: (usize, usize)) -> Result<(), String> {
-        if let Some(Open::Mapping { path, key }) = self.open.last_mut() {
-            if text == "<<" {
-                return Err("is a merge key; write the fields out".to_owned());
-            }
-            *key = Some(text.to_owned());
-            if self.positions.of.insert(path.key(text), position).is_some() {
-                return Err(format!("repeats the key `{text}`"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes where the next value stands, and says which one it is. A mapping's value stands at its key.
-    fn place(&mut self, position: (usize, usize)) -> Path {
-        match self.open.last_mut() {
-            Some(Open::Mapping { path, key }) => path.key(&key.take().unwrap_or_default()),
-            Some(Open::Sequence { path, next }) => {
-                let item = path.index(*next);
-                *next = next.saturating_add(1);
-                self.positions.of.insert(item.clone(), position);
-                item
-            }
-            None => {
-                self.positions.of.insert(Path::default(), position);
-                Path::default()
-            }
-        }
-    }
-}
-
-/// The place behind a text: its line and column, counted from 1.
-#[must_use]
-pub fn end(text: &str) -> (usize, usize) {
-    // The line breaks of YAML 1.2, section 5.4, as the parser counts them.
-    let text = text.replace("\r\n", "\n");
-    let last = text.rsplit(['\n', '\r']).next().unwrap_or_default();
-    (text.matches(['\n', '\r']).count().saturating_add(1), last.chars().count().saturating_add(1))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        scan::{MAX_BYTES, MAX_NODES},
+        *,
+    };
 
     fn problem(text: &str) -> String {
         read::<serde_json::Value>(text).unwrap_err().line("f")
     }
 
     #[test]
-    fn bombs_are_refused_before_any_value_is_built() {
+    fn bombs_are_refused() {
         let mut bomb = String::from("a0: &a0 [x]\n");
         for level in 1..30 {
             bomb.push_str(&format!("a{level}: &a{level} [*a{0},*a{0},*a{0}]\n", level - 1));
@@ -357,6 +196,8 @@ mod tests {
         assert_eq!(problem(&bomb), "f:2:10: is an alias; write the value out");
         assert!(problem(&"[".repeat(200)).contains("nested deeper than 32"));
         assert!(problem(&"- x\n".repeat(MAX_NODES + 1)).contains("more than 50000 nodes"));
+        let keys: String = (0..MAX_NODES - 10).map(|at| format!("{at:x}z: 1\n")).collect();
+        assert!(read::<Value>(&keys).is_ok(), "a key and its value are one node");
         assert!(problem(&" ".repeat(MAX_BYTES + 1)).contains("longer than 1048576 bytes"));
     }
 
@@ -364,8 +205,57 @@ mod tests {
     fn one_document_and_no_repeated_keys() {
         assert_eq!(problem("a: 1\nb:\n  c: 1\n  c: 2\n"), "f:4:3: repeats the key `c`");
         assert!(problem("a: 1\n---\nb: 2\n").contains("second document"));
+        assert_eq!(problem("1: 1\n0x1: 2\n"), "f:2:1: repeats a key, as `0x1`");
+        assert_eq!(problem("a: 1\n'a': 2\n"), "f:2:1: repeats the key `a`");
         assert!(problem("a: {<<: {b: 1}}\n").contains("merge key"));
+        for c in ['\0', '\u{1b}', '\u{7f}', '\u{80}', '\u{fffe}'] {
+            assert_eq!(
+                problem(&format!("a: é\nb: 'é{c}'\n")),
+                "f:2:6: is not YAML: this character may not stand in one"
+            );
+        }
         assert!(problem("a: [1\n").contains("is not YAML"));
+    }
+
+    #[test]
+    fn values_are_those_that_serde_yaml_reads() {
+        let words = "~ null Null nULL true TRUE tRUE no off 1 +1 -1 --1 01 0 -0 0x1F +0x1f -0x1f 0o17 0b101 1_000 1e3 1.5 \
+            .5 5. +.5 -.5 1. 0.0 .inf -.INF +.inf .nan -.nan inf NaN infinity 5m 10MiB ...a 18446744073709551615 \
+            340282366920938463463374607431768211456 1e400 12:30 2026-12-01T00:00:00Z é";
+        let others = ["", "'true'", "\"1\"", "1 2", "a b", "'it''s'", "\"\\u00e9\\n\""];
+        for text in words.split(' ').chain(others) {
+            for text in
+                [text.to_owned(), format!("a: {text}\nb:\n- {text}\n- x\n"), format!("? {text}\n: |\n  a\n   b\n")]
+            {
+                let read = read::<Value>(&text);
+                let expected = serde_yaml::from_str::<Value>(&text);
+                // Where there is nothing, there is a mapping without members.
+                let expected = if text.is_empty() || expected.as_ref().is_ok_and(Value::is_null) {
+                    Value::Mapping(Mapping::new())
+                } else {
+                    expected.unwrap()
+                };
+                assert_eq!(format!("{:?}", read.unwrap().value.unwrap()), format!("{expected:?}"), "{text}");
+            }
+        }
+        // Of these serde_yaml says that the whole text is not YAML.
+        for text in ["18446744073709551616", "-9223372036854775809", "0x1ffffffffffffffff"] {
+            assert_eq!(problem(&format!("a: {text}\n")), "f:1:4: is too long for a number; quote it if it is text");
+        }
+        for text in [
+            "a: |\n  x",
+            "a: >\n  x\n  y",
+            "a: |+\n  x",
+            "a: |-\n  x",
+            "- |\n x\n\n\n",
+            "- |+\n x\n\n\n",
+            "- |\n é\n- |\n é",
+        ] {
+            let read = read::<Value>(text).unwrap().value.unwrap();
+            assert_eq!(read, serde_yaml::from_str::<Value>(text).unwrap(), "{text:?}");
+        }
+        assert_eq!(problem("a: !!str 1\n"), "f:1:4: has a tag; write the value alone");
+        assert_eq!(problem("a: !secret [x]\n"), "f:1:4: has a tag; write the value alone");
     }
 
     #[test]

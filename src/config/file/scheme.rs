@@ -4,27 +4,28 @@ use super::{Jwt, SecretEncoding, Token};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+// A start reads many of them, and what may stand in one is large: each has a place of its own, made where it is written.
 /// How a delivery proves its sender: exactly one of these.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct Scheme {
     /// A MAC over signed content.
-    pub hmac: Option<Mac>,
+    pub hmac: Option<Box<Mac>>,
     /// A plain hash over content that holds `{secret}`. Weak; for providers that know nothing else.
-    pub keyed_hash: Option<Mac>,
+    pub keyed_hash: Option<Box<Mac>>,
     /// A signature by a private key over signed content.
-    pub public_key: Option<PublicKeySignature>,
+    pub public_key: Option<Box<PublicKeySignature>>,
     /// A JSON Web Token or JWS.
-    pub jwt: Option<Jwt>,
+    pub jwt: Option<Box<Jwt>>,
     /// A shared token, sent as it is.
-    pub token: Option<Token>,
+    pub token: Option<Box<Token>>,
     /// A client address that showed a token once.
-    pub ip_lease: Option<IpLease>,
+    pub ip_lease: Option<Box<IpLease>>,
     /// HTTP Signatures, draft-cavage 03–12.
-    pub http_signature: Option<HttpSignature>,
+    pub http_signature: Option<Box<HttpSignature>>,
     /// HTTP Message Signatures, RFC 9421.
-    pub http_message_signature: Option<HttpMessageSignature>,
+    pub http_message_signature: Option<Box<HttpMessageSignature>>,
     /// HTTP Basic; the secret's text is `user:password`.
     pub basic: Option<Basic>,
     /// Networks that deliveries may come from.

@@ -212,10 +212,13 @@ impl SchemeCompiler<'_> {
         form: &file::SecretForm,
         key: impl Fn(Secret) -> Option<MacKey>,
     ) -> Option<Vec<Key<MacKey>>> {
-        self.secrets(wanted, form)?
-            .into_iter()
-            .map(|Key { label, from, until, value }| Some(Key { label, from, until, value: key(value)? }))
-            .collect()
+        let secrets = self.secrets(wanted, form)?;
+        // A keyed state is large, and mostly there is one: room for four is what collecting would begin with.
+        let mut keys = Vec::with_capacity(secrets.len());
+        for Key { label, from, until, value } in secrets {
+            keys.push(Key { label, from, until, value: key(value)? });
+        }
+        Some(keys)
     }
 
     /// The endpoint's secrets for one use.

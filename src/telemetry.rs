@@ -89,14 +89,15 @@ pub struct Telemetry {
     reloads: IntCounterVec,
     leases: IntGauge,
     bodies_in_flight: IntGauge,
-    /// Handles made when endpoints are, so that a check looks up one name and no labels.
+    /// Handles that are kept, so that a check looks up one name and no labels.
     handles: ArcSwap<Handles>,
 }
 
-#[derive(Debug)]
+/// By name, and for deliveries to none of them; each made at its first check: most of many endpoints wait for one.
+#[derive(Debug, Default)]
 struct Handles {
-    endpoints: HashMap<String, EndpointHandles>,
-    unknown: EndpointHandles,
+    endpoints: HashMap<String, OnceLock<Box<EndpointHandles>>>,
+    unknown: OnceLock<Box<EndpointHandles>>,
 }
 
 /// The handles of one endpoint: a counter for every way a check can end, made when it first does. Making all of them
@@ -219,8 +220,6 @@ impl Telemetry {
         let claims = kept.gauge("hookwarden_claims", "Deliveries remembered by replay guards.")?;
         let store_up = kept.gauge("hookwarden_store_up", "Whether the store took the last change.")?;
         let bodies_in_flight = kept.gauge("hookwarden_bodies_in_flight_bytes", "Bytes of the bodies being checked.")?;
-        let unknown = EndpointHandles::new("", &checks, &durations, &body_bytes, &secrets_last_used);
-        let handles = ArcSwap::from_pointee(Handles { endpoints: HashMap::new(), unknown });
         Ok(Self {
             registry,
             checks,
@@ -240,19 +239,20 @@ impl Telemetry {
             reloads,
             leases,
             bodies_in_flight,
-            handles,
+            handles: ArcSwap::default(),
         })
     }
 
-    /// Makes the handles of a configuration that is about to be in force, and counts it.
+    /// Makes room for the handles of a configuration that is about to be in force, and counts it.
     pub fn configured(&self, endpoints: &Endpoints, at: crate::clock::Now) {
-        let handles = |name: &str| {
-            EndpointHandles::new(name, &self.checks, &self.durations, &self.body_bytes, &self.secrets_last_used)
-        };
         self.handles.store(Arc::new(Handles {
-            endpoints: endpoints.iter().map(|endpoint| (endpoint.name.clone(), handles(&endpoint.name))).collect(),
-            unknown: handles(""),
+            endpoints: endpoints.iter().map(|endpoint| (endpoint.name.clone(), OnceLock::new())).collect(),
+            unknown: OnceLock::new(),
         }));
+        for endpoint in endpoints.iter() {
+            // An endpoint to which nothing comes any more is told by a count that stands still, from a restart on.
+            self.durations.with_label_values(&[&endpoint.name]);
+        }
         let observing = endpoints.iter().filter(|endpoint| endpoint.mode == Mode::Observe).count();
         self.observing.set(i64::try_from(observing).unwrap_or(i64::MAX));
         let unsigned = endpoints.iter().filter(|endpoint| !endpoint.scheme.signs()).count();
@@ -306,8 +306,9 @@ impl Telemetry {
     /// Tells of one check.
     pub fn record(&self, event: &CheckEvent<'_>) {
         let handles = self.handles.load();
-        let endpoint = event.outcome.endpoint.as_deref();
-        let handles = endpoint.and_then(|e| handles.endpoints.get(&e.name)).unwrap_or(&handles.unknown);
+        let endpoint = event.outcome.endpoint.as_deref().and_then(|e| handles.endpoints.get_key_value(&e.name));
+        let (name, made) = endpoint.map_or(("", &handles.unknown), |(name, made)| (name, made));
+        let handles = made.get_or_init(|| Box::new(EndpointHandles::new(name, self)));
         handles.count(&event.outcome.decision);
         handles.durations.observe(event.took.as_secs_f64());
         if let Decision::Allow(Allowed::Admitted(admitted)) = &event.outcome.decision
@@ -337,27 +338,21 @@ impl Telemetry {
 }
 
 impl EndpointHandles {
-    fn new(
-        endpoint: &str,
-        checks: &IntCounterVec,
-        durations: &HistogramVec,
-        body_bytes: &IntCounterVec,
-        last_used: &IntGaugeVec,
-    ) -> Self {
+    fn new(name: &str, of: &Telemetry) -> Self {
         fn one_each<R>(all: &[R]) -> Vec<OnceLock<IntCounter>> {
             all.iter().map(|_| OnceLock::new()).collect()
         }
         Self {
-            name: endpoint.to_owned(),
-            checks: checks.clone(),
+            name: name.to_owned(),
+            checks: of.checks.clone(),
             allowed: OnceLock::new(),
             observed: one_each(Rejection::ALL),
             answered: one_each(AnswerReason::ALL),
             rejected: one_each(Rejection::ALL),
             faulted: one_each(Fault::ALL),
-            durations: durations.with_label_values(&[endpoint]),
-            body_bytes: body_bytes.with_label_values(&[endpoint]),
-            last_used: last_used.clone(),
+            durations: of.durations.with_label_values(&[name]),
+            body_bytes: of.body_bytes.with_label_values(&[name]),
+            last_used: of.secrets_last_used.clone(),
             secrets: RwLock::default(),
         }
     }

@@ -366,6 +366,9 @@ async fn large_bodies_are_verified_off_the_io_thread() {
 async fn metrics_and_only_closed_labels() {
     let gate = gate::gate(CONFIGURATION, NOW);
     let mut client = gate::connect(Arc::clone(&gate)).await;
+    let text = gate.telemetry.render(&hookwarden::telemetry::Held::default());
+    let silent = r#"hookwarden_check_duration_seconds_count{endpoint="hub"} 0"#;
+    assert!(text.contains(silent), "{silent}, for an alert to see that nothing comes\n{text}");
     for _ in 0..2 {
         ask(&mut client, delivery(b"body").check(RAW)).await;
     }

@@ -3,12 +3,11 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python -B
 
-# A release is optimised for what `make profile` recorded, unless whoever builds has flags of their own. A recording names
-# functions as one compiler for one machine does; with any other the release is built without.
-HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-PROFILE := profile/$(HOST)-$(shell rustc -vV 2>/dev/null | sed -n 's/^release: //p;s/^commit-hash: \(.........\).*/\1/p' | paste -sd- -).profdata
-RECORDED := $(if $(RUSTFLAGS),,$(wildcard $(PROFILE)))
+# What `make profile` recorded of this compiler's releases; profile/cargo.sh says when a release is optimised for it.
+PROFILE := $(shell sh profile/cargo.sh --recording 2>/dev/null)
+RECORDED := $(if $(RUSTFLAGS),,$(shell test -f "$(PROFILE).profdata" && echo yes))
 RELEASE := cargo build --release --locked
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # `rustup component add llvm-tools` brings it, or Debian; it has to be of the compiler's own LLVM.
 LLVM = $(shell rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
 PROFDATA = $(firstword $(wildcard $(shell rustc --print sysroot)/lib/rustlib/*/bin/llvm-profdata) /usr/lib/llvm-$(LLVM)/bin/llvm-profdata)
@@ -42,7 +41,7 @@ demo: build $(VENV)/demo.stamp
 	$(PYTHON) deploy/demo/demo.py $(if $(filter-out 0,$(ONCE)),--once)
 
 build: tools
-	$(RELEASE) $(if $(RECORDED),--config 'target.$(HOST).rustflags=["-Cprofile-use=$(CURDIR)/$(RECORDED)"]')
+	sh profile/cargo.sh build --release --locked
 
 # One after the other, so that what fails is the last thing printed.
 test:
@@ -84,8 +83,9 @@ bench: build redis
 	$(if $(SETS),,python3 -B tests/bench/bench.py --rounds $(or $(ROUNDS),5) --write docs/performance.md)
 	python3 -B tests/bench/paths.py --rounds $(or $(ROUNDS),9) --install --write docs/performance.md $(SETS)
 
-# How often each part of a release runs: under the loads of `bench`, in the demo, and where deliveries are refused.
-profile: tools profdata redis nginx faketime $(VENV)/e2e.stamp
+# How often each part of a release runs: under the loads of `bench`, in the demo, and where deliveries are refused. And which
+# functions a start and a check need.
+profile: tools profdata redis nginx faketime valgrind $(VENV)/e2e.stamp
 	$(RELEASE) --manifest-path tests/bench/Cargo.toml --features signatures
 	$(RELEASE) --target-dir target/profile --config 'target.$(HOST).rustflags=["-Cprofile-generate=$(CURDIR)/target/profile/builds"]'
 	rm -rf target/profile/runs
@@ -94,8 +94,11 @@ profile: tools profdata redis nginx faketime $(VENV)/e2e.stamp
 		python3 -B tests/bench/paths.py --rounds 1 --install signatures stores envoy nginx memory beside && \
 		$(PYTHON) -m pytest tests/e2e -k vectors && \
 		$(PYTHON) deploy/demo/demo.py --once
-	mkdir -p profile
-	$(PROFDATA) merge --sparse --output $(PROFILE) target/profile/runs/*.profraw
+	$(PROFDATA) merge --sparse --output "$(PROFILE).profdata" target/profile/runs/*.profraw
+	rm -f "$(PROFILE).order"
+	$(MAKE) build
+	python3 -B tests/bench/order.py $(PROFDATA) target/profile/release/hookwarden target/release/hookwarden >target/profile/order
+	mv target/profile/order "$(PROFILE).order"
 
 oracles: build $(VENV)/oracles.stamp tests/oracles/node_modules/oracles.stamp
 	$(PYTHON) -m pytest tests/oracles $(PYTEST)

@@ -244,6 +244,11 @@ mod tests {
         }
         for text in [
             "a: |\n  x",
+            "a: |\n  x\n ",
+            "a: |\n  x\n  ",
+            "a: |+\n  x\n\n ",
+            "a: |\n  x\n   ",
+            "a: --- 12345678901234567",
             "a: >\n  x\n  y",
             "a: |+\n  x",
             "a: |-\n  x",

@@ -161,10 +161,12 @@ impl Scan {
                     return self.take_key(around, &text, style, position);
                 }
                 self.place(position);
-                // To a block at the end the parser adds the line break that the text has not (section 8.1.1.2).
+                // To a block whose last line the text does not end the parser adds a line break (section 8.1.1.2). Where that
+                // line is shorter than the block is indented, it adds none.
                 let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
                 let is_last = self.unbroken.is_some_and(|last| span.end.index() >= last);
-                let added = if is_block && is_last { text.strip_suffix('\n') } else { None };
+                let is_unbroken = is_block && is_last && span.end.col() >= span.start.col().max(1);
+                let added = if is_unbroken { text.strip_suffix('\n') } else { None };
                 self.put(scalar(added.unwrap_or(&text), style)?);
             }
             Event::SequenceStart(..) => self.enter(Collection::Sequence(Vec::new()), position)?,
@@ -273,7 +275,8 @@ fn scalar(text: &str, style: ScalarStyle) -> Result<Value, String> {
 
 /// Whether a text that is no number of 64 bits is one of 128.
 fn is_long_number(text: &str) -> bool {
-    text.len() > 16 && (serde_yaml::from_str::<u128>(text).is_ok() || serde_yaml::from_str::<i128>(text).is_ok())
+    let is_word = text.len() > 16 && !text.contains(char::is_whitespace);
+    is_word && (serde_yaml::from_str::<u128>(text).is_ok() || serde_yaml::from_str::<i128>(text).is_ok())
 }
 
 /// The place behind a text: its line and column, counted from 1.

@@ -250,8 +250,9 @@ impl Telemetry {
             unknown: OnceLock::new(),
         }));
         for endpoint in endpoints.iter() {
-            // An endpoint to which nothing comes any more is told by a count that stands still, from a restart on.
+            // An endpoint to which nothing comes any more is told by counts that stand still, from a restart on.
             self.durations.with_label_values(&[&endpoint.name]);
+            self.body_bytes.with_label_values(&[&endpoint.name]);
         }
         let observing = endpoints.iter().filter(|endpoint| endpoint.mode == Mode::Observe).count();
         self.observing.set(i64::try_from(observing).unwrap_or(i64::MAX));

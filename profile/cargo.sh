@@ -19,17 +19,21 @@ if [ "${1-}" = --recording ]; then
   echo "$recording"
   exit
 fi
-if [ -n "${RUSTFLAGS-}" ] || [ ! -f "$recording.profdata" ]; then
+if [ -n "${RUSTFLAGS-}${CARGO_ENCODED_RUSTFLAGS-}${CARGO_BUILD_RUSTFLAGS-}" ] || [ ! -f "$recording.profdata" ]; then
   exec cargo "$@"
 fi
 
-flags="\"-Cprofile-use=$recording.profdata\""
-# Not every linker can put functions in an order; rustc's own can, which it takes where nobody chose another.
-order="-Clink-arg=-Wl,--symbol-ordering-file=$recording.order"
-quietly=-Clink-arg=-Wl,--no-warn-symbol-ordering
-scratch=$(mktemp -d)
-if [ -f "$recording.order" ] && echo 'fn main() {}' | rustc "$order" "$quietly" -o "$scratch/main" - 2>/dev/null; then
-  flags="$flags, \"$order\", \"$quietly\""
+profile="\"-Cprofile-use=$recording.profdata\""
+order="\"-Clink-arg=-Wl,--symbol-ordering-file=$recording.order\", \"-Clink-arg=-Wl,--no-warn-symbol-ordering\""
+# Not every linker can put functions in an order. rustc's own can, which is taken here where nobody chose another.
+puts_in_order() {
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  printf '[package]\nname = "probe"\n[[bin]]\nname = "probe"\npath = "main.rs"\n[workspace]\n' >"$scratch/Cargo.toml"
+  echo 'fn main() {}' >"$scratch/main.rs"
+  cargo --config "target.$host.rustflags=[$order]" build --manifest-path "$scratch/Cargo.toml" --target-dir "$scratch" >"$scratch/log" 2>&1
+}
+if [ -f "$recording.order" ] && puts_in_order; then
+  profile="$profile, $order"
 fi
-rm -rf "$scratch"
-exec cargo --config "target.$host.rustflags=[$flags]" "$@"
+cargo --config "target.$host.rustflags=[$profile]" "$@"

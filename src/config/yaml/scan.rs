@@ -104,7 +104,11 @@ pub(super) fn scan(text: &str) -> Result<(Value, Positions), Problem> {
             text: format!("is not YAML: {}", error.info()),
         })?;
         let position = (span.start.line(), span.start.col().saturating_add(1));
-        scan.take(event, span).map_err(|text| Problem { position: Some(position), path: Path::default(), text })?;
+        scan.take(event, span, position).map_err(|text| Problem {
+            position: Some(position),
+            path: Path::default(),
+            text,
+        })?;
     }
     Ok((scan.root, scan.positions))
 }
@@ -142,8 +146,7 @@ enum Collection {
 }
 
 impl Scan {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), String> {
-        let position = (span.start.line(), span.start.col().saturating_add(1));
+    fn take(&mut self, event: Event<'_>, span: Span, position: (usize, usize)) -> Result<(), String> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
             Event::DocumentStart(_) => {
@@ -161,13 +164,7 @@ impl Scan {
                     return self.take_key(around, &text, style, position);
                 }
                 self.place(position);
-                // To a block whose last line the text does not end the parser adds a line break (section 8.1.1.2). Where that
-                // line is shorter than the block is indented, it adds none.
-                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
-                let is_last = self.unbroken.is_some_and(|last| span.end.index() >= last);
-                let is_unbroken = is_block && is_last && span.end.col() >= span.start.col().max(1);
-                let added = if is_unbroken { text.strip_suffix('\n') } else { None };
-                self.put(scalar(added.unwrap_or(&text), style)?);
+                self.put(scalar(self.as_written(&text, style, span), style)?);
             }
             Event::SequenceStart(..) => self.enter(Collection::Sequence(Vec::new()), position)?,
             Event::MappingStart(..) => self.enter(Collection::Mapping(Mapping::new(), None), position)?,
@@ -179,6 +176,16 @@ impl Scan {
         }
         self.nodes = self.nodes.saturating_add(1);
         if self.nodes > MAX_NODES { Err(format!("has more than {MAX_NODES} nodes")) } else { Ok(()) }
+    }
+
+    /// A scalar without what the parser adds: to a block whose last line the text does not end, a line break (YAML 1.2,
+    /// section 8.1.1.2). Where that line is shorter than the block is indented, it adds none.
+    fn as_written<'t>(&self, text: &'t str, style: ScalarStyle, span: Span) -> &'t str {
+        let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+        let is_last = self.unbroken.is_some_and(|last| span.end.index() >= last);
+        let is_unbroken = is_block && is_last && span.end.col() >= span.start.col().max(1);
+        let added = if is_unbroken { text.strip_suffix('\n') } else { None };
+        added.unwrap_or(text)
     }
 
     /// The place of the mapping in which a key is next, if one is.

@@ -14,6 +14,7 @@ a reason for it to cost more, agrees anew with `--agree` and says why in the com
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -29,6 +30,16 @@ HASHES = re.compile(r"sha2::|sha256|blake3|ghash|gcm_", re.IGNORECASE)
 LINE = re.compile(r"\s*([\d,]+)\s+(\S.*)$")
 
 
+def ask_under_callgrind(program, configuration, socket, count, output, *options, **environment):
+    """Has callgrind write what a server executed from its start to the last of so many questions."""
+    callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", *options]
+    command = [*callgrind, program, "serve", "--config", configuration, "--log-level", "error"]
+    with measure.running(command, output.with_suffix(".log"), env={**os.environ, **environment}) as server:
+        measure.wait_for("its socket", socket.exists, server, 60)
+        asks = [measure.BUILT / "asks", f"unix:{socket}", STREAMS, BODY, count]
+        subprocess.run([str(part) for part in asks], check=True, timeout=300)
+
+
 def counted(count, directory):
     """Instructions by function of a server that was asked so many questions."""
     directory = pathlib.Path(directory)
@@ -38,11 +49,7 @@ def counted(count, directory):
         f'listen: {{ ext_authz: "unix://{socket}", admin: "off" }}\nwatch: false\noutcomes: access_log\n'
         f"endpoints:\n  github: {{ provider: github, secrets: [{{ id: main, inline: {measure.SECRET} }}] }}\n"
     )
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", measure.PRODUCT, "serve", "--config", configuration]
-    with measure.running([*command, "--log-level", "error"], directory / "log") as server:
-        measure.wait_for("its socket", socket.exists, server, 60)
-        asks = [measure.BUILT / "asks", f"unix:{socket}", STREAMS, BODY, count]
-        subprocess.run([str(part) for part in asks], check=True, timeout=300)
+    ask_under_callgrind(measure.PRODUCT, configuration, socket, count, output)
     annotated = ["callgrind_annotate", "--threshold=100", "--show-percs=no", str(output)]
     text = subprocess.run(annotated, capture_output=True, text=True, check=True).stdout
     functions = {}

@@ -8,7 +8,6 @@ records besides is part of other functions there, and may not be in the next rel
 """
 
 import collections
-import os
 import pathlib
 import re
 import subprocess
@@ -17,21 +16,17 @@ import tempfile
 
 import large
 import measure
+from instructions import ask_under_callgrind
 
-STREAMS, BODY, CHECKS = 16, 2048, 400
+CHECKS = 400
 
 
 def run(program, directory):
     """What callgrind saw, and what the program recorded."""
     socket, file, seen, recorded = (measure.fresh(directory, suffix) for suffix in (".sock", ".yaml", ".out", ".recorded"))
     file.write_text(large.configuration(socket, endpoints=150, more="outcomes: access_log"))
-    callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={seen}", "--demangle=no", "--compress-strings=no"]
-    command = [*callgrind, program, "serve", "--config", file, "--log-level", "error"]
-    environment = {**os.environ, "LLVM_PROFILE_FILE": f"{recorded}/%p.profraw"}
-    with measure.running(command, directory / "log", env=environment) as server:
-        measure.wait_for("its socket", socket.exists, server, 60)
-        asks = [measure.BUILT / "asks", f"unix:{socket}", STREAMS, BODY, CHECKS]
-        subprocess.run([str(part) for part in asks], check=True, timeout=300)
+    options = "--demangle=no", "--compress-strings=no"
+    ask_under_callgrind(program, file, socket, CHECKS, seen, *options, LLVM_PROFILE_FILE=f"{recorded}/%p.profraw")
     return functions(program, seen), recorded
 
 

@@ -169,6 +169,13 @@ pub async fn connect(target: &str) -> Result<SendRequest<Message>, Box<dyn Error
             Box::new(socket)
         }
     };
+    handshake(socket).await
+}
+
+/// Says hello.
+pub(crate) async fn handshake(
+    socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
+) -> Result<SendRequest<Message>, Box<dyn Error>> {
     let mut client = h2::client::Builder::new();
     client.initial_window_size(1 << 20).initial_connection_window_size(8 << 20);
     let (sender, connection) = client.handshake(socket).await?;
@@ -250,7 +257,7 @@ fn alone(part: Bytes) -> Message {
     part.chain(Bytes::new()).chain(Bytes::new())
 }
 
-async fn call(sender: &mut SendRequest<Message>) -> Result<(ResponseFuture, SendStream<Message>), Box<dyn Error>> {
+pub(crate) async fn call(sender: &mut SendRequest<Message>) -> Result<(ResponseFuture, SendStream<Message>), Box<dyn Error>> {
     std::future::poll_fn(|context| sender.poll_ready(context)).await?;
     let request = Request::builder()
         .method("POST")

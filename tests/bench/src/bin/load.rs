@@ -12,15 +12,18 @@
 
 use bench::{
     deliveries::Deliveries,
-    grpc::{Answer, Questions, ask, connect},
+    grpc::Questions,
+    http2::{Answered, Connection},
     process::Family,
     tally::{Tally, WARM_UP},
 };
 use std::{
-    cell::Cell,
     error::Error,
     io::Read as _,
-    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,47 +41,50 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(file) => Deliveries::with(body, &std::fs::read_to_string(file)?)?,
         None => Deliveries::new(body),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let sender = connect(target).await?;
-        let (questions, tally, wrong) =
-            (Rc::new(Questions::about(deliveries)), Rc::new(Tally::default()), Rc::new(Cell::new(0)));
-        for _ in 0..streams {
-            let (mut sender, questions, tally, wrong) =
-                (sender.clone(), Rc::clone(&questions), Rc::clone(&tally), Rc::clone(&wrong));
-            tokio::task::spawn_local(async move {
-                while !tally.is_over() {
-                    let question = questions.question(tally.number());
-                    let begun = Instant::now();
-                    if !matches!(ask(&mut sender, question).await, Ok(Answer::Allowed)) {
-                        wrong.set(wrong.get() + 1);
-                        // A server that is gone is asked no more.
-                        if wrong.get() > 100 {
-                            return;
-                        }
-                    }
-                    tally.answered(begun);
+    let questions = Questions::about(deliveries);
+    let (mut connection, tally, mut wrong) = (Connection::new(target)?, Tally::default(), 0);
+    let over = Arc::new(AtomicBool::new(false));
+    let mut begun = vec![Instant::now(); streams];
+    let mut idle: Vec<usize> = (0..streams).collect();
+    let (server, warm) = (Family::of(pid), Instant::now() + WARM_UP);
+    let mut before = None;
+    // A server of which a hundred answers are wrong is asked no more.
+    while wrong <= 100 {
+        for stream in idle.drain(..) {
+            begun[stream] = Instant::now();
+            connection.ask(stream, questions.question(tally.number()));
+        }
+        connection.write()?;
+        connection.read(|stream, answer| {
+            tally.answered(begun[stream]);
+            wrong += usize::from(answer != Answered::Allowed);
+            idle.push(stream);
+        })?;
+        let now = Instant::now();
+        match (before, seconds) {
+            (None, _) if now >= warm => {
+                before = Some((server.spent(), Instant::now()));
+                tally.begin();
+                if seconds.is_none() {
+                    println!("under way");
+                    let over = Arc::clone(&over);
+                    std::thread::spawn(move || {
+                        std::io::stdin().read_to_end(&mut Vec::new()).ok();
+                        over.store(true, Ordering::Relaxed);
+                    });
                 }
-            });
-        }
-        tokio::time::sleep(WARM_UP).await;
-        let server = Family::of(pid);
-        let (spent, begun) = (server.spent(), Instant::now());
-        tally.begin();
-        match seconds {
-            Some(seconds) => tokio::time::sleep(seconds).await,
-            None => {
-                println!("under way");
-                tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
             }
+            (Some((_, begun)), Some(seconds)) if now - begun >= seconds => break,
+            (Some(_), None) if over.load(Ordering::Relaxed) => break,
+            _ => {}
         }
-        tally.end();
-        let (spent, elapsed) = (server.spent().saturating_sub(spent), begun.elapsed().as_secs_f64());
-        let (measured, wrong) = (tally.measured(), wrong.get());
-        println!(
-            r#"{{"checks":{},"seconds":{elapsed},"cpu_ns":{spent},"p50_us":{},"p99_us":{},"wrong":{wrong}}}"#,
-            measured.count, measured.p50, measured.p99,
-        );
-        Ok(())
-    })
+    }
+    let (before, begun) = before.ok_or("too many wrong answers to begin")?;
+    let (spent, elapsed) = (server.spent().saturating_sub(before), begun.elapsed().as_secs_f64());
+    let measured = tally.measured();
+    println!(
+        r#"{{"checks":{},"seconds":{elapsed},"cpu_ns":{spent},"p50_us":{},"p99_us":{},"wrong":{wrong}}}"#,
+        measured.count, measured.p50, measured.p99,
+    );
+    Ok(())
 }

@@ -41,6 +41,8 @@ const FRAME: usize = 16 << 10;
 const WINDOW: i64 = 65_535;
 /// Bytes of answers after which the server may send as many again: half of what it may send at first.
 const GRANT: usize = 4 << 20;
+/// Bytes that are written at once, as by the h2 crate: a server has something to do while the next ones are being made.
+const BATCH: usize = 16 << 10;
 /// Who says nothing for so long is not waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -194,15 +196,15 @@ impl Connection {
             greeted: false,
         };
         // Its windows are known before anything is asked.
-        connection.write()?;
+        connection.flush()?;
         while !connection.greeted {
             connection.read(|_, _| {})?;
         }
         Ok(connection)
     }
 
-    /// Asks. It is sent by the next [`write`](Self::write), as far as the server takes it.
-    pub fn ask(&mut self, name: usize, question: Message) {
+    /// Asks. What is not sent with others that came before is sent by the next [`flush`](Self::flush).
+    pub fn ask(&mut self, name: usize, question: Message) -> io::Result<()> {
         let stream = self.next;
         self.next += 2;
         let lines = if stream == 1 { &self.script.first } else { &self.script.others };
@@ -210,10 +212,16 @@ impl Connection {
         self.output.extend_from_slice(lines);
         self.asked.push(Asked { stream, allowed: false, name });
         self.unsent.push_back((stream, question, 0));
+        self.send()
     }
 
-    /// Writes what may be sent, with one call.
-    pub fn write(&mut self) -> io::Result<()> {
+    /// Writes what may be sent and was not yet.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.send()?;
+        self.write()
+    }
+
+    fn send(&mut self) -> io::Result<()> {
         while let Some((stream, question, granted)) = self.unsent.front_mut() {
             let left = question.remaining();
             let may = usize::try_from(self.window.min(self.of_streams + *granted)).unwrap_or_default();
@@ -231,7 +239,14 @@ impl Connection {
             if !question.has_remaining() {
                 self.unsent.pop_front();
             }
+            if self.output.len() >= BATCH {
+                self.write()?;
+            }
         }
+        Ok(())
+    }
+
+    fn write(&mut self) -> io::Result<()> {
         self.socket.write_all(&self.output)?;
         self.output.clear();
         Ok(())

@@ -52,9 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     while wrong <= 100 {
         for stream in idle.drain(..) {
             begun[stream] = Instant::now();
-            connection.ask(stream, questions.question(tally.number()));
+            connection.ask(stream, questions.question(tally.number()))?;
         }
-        connection.write()?;
+        connection.flush()?;
         connection.read(|stream, answer| {
             tally.answered(begun[stream]);
             wrong += usize::from(answer != Answered::Allowed);

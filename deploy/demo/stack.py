@@ -118,6 +118,11 @@ class Program:
         status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
+    def pages_cleared(self):
+        """How often the system had to find a page for it so far that was not on disk."""
+        fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
+        return int(fields[7])
+
     def threads(self):
         """The names of its threads."""
         return {thread.read_text().strip() for thread in pathlib.Path(f"/proc/{self._process.pid}/task").glob("*/comm")}

@@ -11,8 +11,9 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are read at once: sixteen questions of a usual length.
-const ROOM: usize = 64 << 10;
+/// Bytes that are read at once: all that a turn is for. Over TCP every read has the kernel tell the other end that there is room
+/// again, and wakes whoever waits for it.
+const ROOM: usize = TURN;
 /// HTTP/2 asks for so many bytes when a long frame is on its way, which is then read to where it belongs.
 const LONG: usize = 12 << 10;
 /// Bytes that one connection may bring before the others have their turn.
@@ -83,7 +84,9 @@ impl<C: AsyncRead + Unpin> Gathering<C> {
         if self.room.is_empty() {
             self.room = SPARE.take();
             // The first time on this thread, and where another connection holds the spare one.
-            self.room.resize(ROOM, 0);
+            if self.room.is_empty() {
+                self.room = vec![0; ROOM];
+            }
         }
         let mut room = ReadBuf::new(&mut self.room);
         let count = ready!(read(&mut self.connection, context, &mut room, &mut self.turn))?;

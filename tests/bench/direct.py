@@ -1,6 +1,7 @@
 """Checks asked directly, as in bench.py: with signatures that are dear, and with stores that are not memory."""
 
 import contextlib
+import dataclasses
 import functools
 import subprocess
 import statistics
@@ -23,46 +24,63 @@ ENDPOINT = """
         signature: {{ header: x-signature, encoding: base64 }}
     public_keys: [{{ id: main, format: spki_base64, inline: "{key}" }}]
 """
-# As `signatures` and as the configuration call them, and how many are made: more than anything answers while it is measured.
-ALGORITHMS = {
-    "rsa-2048": ("RSA-2048", "rsa-pkcs1-sha256", "", 60_000),
-    "p-256": ("ECDSA P-256", "ecdsa-p256-sha256", "ecdsa_form: p1363\n        ", 40_000),
-}
+
+
+@dataclasses.dataclass(frozen=True)
+class Signed:
+    """Deliveries signed in one way: what `signatures` calls it, and of how many bytes they are."""
+
+    title: str
+    name: str
+    size: int = SETTING[1]
+    # As the configuration calls it; without, they are GitHub's, which the load makes itself.
+    algorithm: str = ""
+    form: str = ""
+    # How many are made beforehand: more than anything answers while it is measured.
+    count: int = 0
+
+
+SIGNED = [
+    Signed("HMAC-SHA256", "hmac-sha256"),
+    Signed("HMAC-SHA256 of 256 KiB", "hmac-sha256", 262_144),
+    Signed("RSA-2048", "rsa-2048", algorithm="rsa-pkcs1-sha256", count=60_000),
+    Signed("ECDSA P-256", "p-256", algorithm="ecdsa-p256-sha256", form="ecdsa_form: p1363\n        ", count=40_000),
+]
 AT_MOST = 1.25
 
 
 def signatures(options, directory):
     """What a check costs beside the no-op and the bare verification together."""
-    size = SETTING[1]
     yield "| | no-op, µs | bare verification, µs | no-op again | hookwarden, µs | × no-op and verification |"
     yield "|---|---|---|---|---|---|"
     verdicts = []
-    for name, (title, algorithm, form, count) in {"hmac-sha256": ("HMAC-SHA256", None, None, 0), **ALGORITHMS}.items():
-        given, configuration, verify = (), bench.CONFIGURATION, (name, size, options.seconds, "-", measure.SECRET)
-        if algorithm:
+    for signed in SIGNED:
+        given, configuration, verify = (), bench.CONFIGURATION, (signed.name, signed.size, options.seconds, "-", measure.SECRET)
+        if signed.algorithm:
             file = fresh(directory, ".signatures")
-            key = measure.said("signatures", "make", name, size, count, file).strip()
-            endpoint = ENDPOINT.format(algorithm=algorithm, form=form, key=key).lstrip("\n")
+            key = measure.said("signatures", "make", signed.name, signed.size, signed.count, file).strip()
+            endpoint = ENDPOINT.format(algorithm=signed.algorithm, form=signed.form, key=key).lstrip("\n")
             configuration = bench.CONFIGURATION.partition("  github:")[0] + endpoint
-            given, verify = (file,), (name, size, options.seconds, file, key)
+            given, verify = (file,), (signed.name, signed.size, options.seconds, file, key)
             with bench.server("product", SETTING[0], directory, configuration) as (_, target):
-                measure.discerns(target, size, file)
+                measure.discerns(target, signed.size, file)
         runs = {kind: [] for kind in KINDS}
         bare = []
+        setting = (SETTING[0], signed.size, SETTING[2])
         for _ in range(options.rounds):
             for kind in runs:
-                runs[kind].append(bench.sample(kind, SETTING, options.seconds, directory, configuration, given)["cpu"])
+                runs[kind].append(bench.sample(kind, setting, options.seconds, directory, configuration, given)["cpu"])
             pin = functools.partial(measure.pinned, 0)
             bare.append(int(measure.said("signatures", "verify", *verify, pin=pin)) / 1000)
         floor, middle = runs["floor"], statistics.median
         again = [one / other for one, other in zip(runs["again"], floor)]
         beside = [one / (other + alone) for one, other, alone in zip(runs["product"], floor, bare)]
         yield (
-            f"| {title} | {middle(floor):.1f} | {middle(bare):.1f} | {spread(again)} "
+            f"| {signed.title} | {middle(floor):.1f} | {middle(bare):.1f} | {spread(again)} "
             f"| {middle(runs['product']):.1f} | **{spread(beside)}** |"
         )
-        if algorithm:
-            verdicts.append(judged(f"{title}, hookwarden to no-op and bare verification", beside, AT_MOST))
+        if signed.algorithm:
+            verdicts.append(judged(f"{signed.title}, hookwarden to no-op and bare verification", beside, AT_MOST))
     for line in verdicts:
         yield ""
         yield line

@@ -257,7 +257,9 @@ fn alone(part: Bytes) -> Message {
     part.chain(Bytes::new()).chain(Bytes::new())
 }
 
-pub(crate) async fn call(sender: &mut SendRequest<Message>) -> Result<(ResponseFuture, SendStream<Message>), Box<dyn Error>> {
+pub(crate) async fn call(
+    sender: &mut SendRequest<Message>,
+) -> Result<(ResponseFuture, SendStream<Message>), Box<dyn Error>> {
     std::future::poll_fn(|context| sender.poll_ready(context)).await?;
     let request = Request::builder()
         .method("POST")

@@ -343,15 +343,17 @@ fn warn(path: &Path, warnings: &[Problem]) {
     }
 }
 
-/// Has the allocator keep what bodies were in for the next ones, up to two megabytes: of what is free at the end of its memory
-/// it would give back all but a few hundred thousand bytes, and have the system clear pages again for the next body, which
-/// was a fifth of what sixteen checks of 256 KiB at once cost.
+/// Has glibc's allocator keep what bodies were in for the next ones. When 128 KiB are free at the end of its memory it gives them
+/// back, and the system clears pages for the next body: a fifth of what checks of 256 KiB cost. What it learns from is the
+/// longest piece that was mapped for itself and freed (`M_MMAP_THRESHOLD` in mallopt(3)): shorter ones are not mapped any
+/// more, and nothing is given back until twice that is free. Three megabytes are room for the bodies that one connection
+/// brings at once, and longer bodies teach it more, as they always did. With another allocator, a few pages of address space
+/// that nobody touches.
 ///
-/// Where the allocator is glibc's, it learns from what is freed: what was longer than all before is the length from which on
-/// memory is mapped for itself, and twice that is what is kept (`M_MMAP_THRESHOLD` in mallopt(3)). Elsewhere it is a megabyte
-/// that nobody touches. It comes after a start, which leaves much behind that is not needed again.
+/// After a start, which leaves much behind that is not needed again; the first piece may be found in that, and is held for as
+/// long as it takes to have others mapped.
 fn keep_room_for_bodies() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
+    drop(std::hint::black_box([(); 4].map(|()| Vec::<u8>::with_capacity(3 << 20))));
 }
 
 /// How a listener is told in the log.

@@ -118,8 +118,8 @@ class Program:
         status = pathlib.Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
-    def pages_cleared(self):
-        """How often the system had to find a page for it so far that was not on disk."""
+    def minor_faults(self):
+        """How many pages the system had to give it so far that were in no need to be read from a disk."""
         fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
         return int(fields[7])
 

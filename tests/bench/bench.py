@@ -70,6 +70,8 @@ def table(rounds, seconds):
     ]
     print("\n".join(lines), flush=True)
     with tempfile.TemporaryDirectory(prefix="hookwarden-bench-") as directory:
+        with server("product", "unix", directory) as (_, target):
+            measure.discerns(target)
         for setting in SETTINGS:
             runs = {name: [] for name in ("floor", "again", "product")}
             for _ in range(rounds):

@@ -172,12 +172,12 @@ def test_an_endpoints_own_limit(stack):
 def test_bodies_have_the_room_of_those_before(own_stack, figure):
     """Memory that is given back after every body is cleared by the system for the next one, page by page."""
     together, size = 12, 256 << 10
-    first, *rounds = [[own_stack.sign("github", os.urandom(size)) for _ in range(together)] for _ in range(6)]
+    first, second, *rounds = [[own_stack.sign("github", os.urandom(size)) for _ in range(together)] for _ in range(7)]
     with concurrent.futures.ThreadPoolExecutor(together) as pool:
         check = lambda requests: {response.status for response in pool.map(lambda request: send(own_stack, request), requests)}
-        assert check(first) == {200}
-        before = own_stack.hookwarden.pages_cleared()
+        assert check(first) | check(second) == {200}
+        before = own_stack.hookwarden.minor_faults()
         assert set().union(*map(check, rounds)) == {200}
-    cleared = (own_stack.hookwarden.pages_cleared() - before) / (together * len(rounds))
-    figure(f"pages cleared for a body of 64 pages, {together} at once: {cleared:.1f}")
-    assert cleared < 10
+    given = (own_stack.hookwarden.minor_faults() - before) / (together * len(rounds))
+    figure(f"pages given for a body of 64 pages, {together} at once: {given:.1f}")
+    assert given < 10

@@ -1,12 +1,20 @@
 //! As much of HTTP/2 as a load needs that asks gRPC questions over one connection, and no more: a server on the other core
-//! is to be what gives out first, and the load is no cheaper than what it measures if it is a client like any other.
+//! is to be what gives out first, and it would not where the load is a client like any other.
 //!
-//! What it says of itself and its header lines were said by the h2 crate, into a buffer: the first time in full and ever
-//! after by their numbers in the table of both ends. Of an answer it sees whether it allows; `probe` reads answers in full.
-//! Questions are sent one after the other as Envoy does, which writes a request as soon as it is whole.
+//! What it says of itself and its header lines were said by the h2 crate, into a buffer. Of an answer it sees whether the
+//! message allows; status and trailers it does not read, and `probe` asks in both ways. Questions are sent as Envoy sends
+//! them: one after the other as long as the server takes them, and the one that it cuts short goes on after the others.
 
-use crate::grpc::{Message, call};
-use bytes::Buf as _;
+mod frame;
+mod script;
+
+use crate::grpc::Message;
+use bytes::{Buf as _, BufMut as _};
+use frame::{
+    ACK, CANCEL, DATA, END_HEADERS, END_STREAM, FRAME, Frame, GOAWAY, HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, PADDED, PING, RST_STREAM, SETTINGS, WINDOW, WINDOW_UPDATE, head, number,
+};
+use script::Script;
 use std::{
     collections::VecDeque,
     error::Error,
@@ -15,120 +23,22 @@ use std::{
     os::unix::net::UnixStream,
     time::Duration,
 };
-use tokio::io::AsyncReadExt as _;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-/// Of `DATA` and `HEADERS`.
-const END_STREAM: u8 = 1;
-/// Of `HEADERS`.
-const END_HEADERS: u8 = 4;
-/// Of `SETTINGS` and `PING`.
-const ACK: u8 = 1;
-const HEADER_TABLE_SIZE: u16 = 1;
-const INITIAL_WINDOW_SIZE: u16 = 4;
-const MAX_FRAME_SIZE: u16 = 5;
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEAD: usize = 9;
-/// What a frame may have, and a window, where the other end says nothing (RFC 9113, sections 6.5.2 and 6.9.2).
-const FRAME: usize = 16 << 10;
-const WINDOW: i64 = 65_535;
 /// Bytes of answers after which the server may send as many again: half of what it may send at first.
 const GRANT: usize = 4 << 20;
 /// Bytes that are written at once, as by the h2 crate: a server has something to do while the next ones are being made.
 const BATCH: usize = 16 << 10;
-/// Who says nothing for so long is not waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a client says whose questions are all of one kind.
-struct Script {
-    /// Before any question.
-    opening: Vec<u8>,
-    /// Header lines of the first question, and of all others.
-    first: Vec<u8>,
-    others: Vec<u8>,
-}
-
-impl Script {
-    /// Has the h2 crate say it.
-    fn of_h2() -> Result<Self, Box<dyn Error>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-        let said = tokio::task::LocalSet::new().block_on(&runtime, async {
-            let (near, mut far) = tokio::io::duplex(FRAME);
-            let mut sender = crate::grpc::handshake(near).await?;
-            let mut said = Vec::new();
-            let mut calls = Vec::new();
-            for _ in 0..3 {
-                let asked = said.len();
-                calls.push(call(&mut sender).await?);
-                // Frame by frame, until the question is there.
-                while said.len() == asked || !ends_with_headers(&said) {
-                    far.read_buf(&mut said).await?;
-                }
-            }
-            Ok::<_, Box<dyn Error>>(said)
-        })?;
-        let mut rest = said.strip_prefix(PREFACE).ok_or("no preface")?;
-        let (mut opening, mut asked) = (PREFACE.to_vec(), Vec::new());
-        while let Some(frame) = Frame::first_of(rest) {
-            match frame.kind {
-                HEADERS => asked.push(frame.payload.to_vec()),
-                _ => opening.extend_from_slice(&rest[..frame.length()]),
-            }
-            rest = &rest[frame.length()..];
-        }
-        let [first, others, again] = asked.try_into().map_err(|_| "three questions have three heads")?;
-        if others != again {
-            return Err("header lines that are different every time".into());
-        }
-        Ok(Self { opening, first, others })
-    }
-}
-
-fn ends_with_headers(said: &[u8]) -> bool {
-    let mut rest = said.strip_prefix(PREFACE).unwrap_or_default();
-    let mut last = None;
-    while let Some(frame) = Frame::first_of(rest) {
-        (last, rest) = (Some(frame.kind), &rest[frame.length()..]);
-    }
-    rest.is_empty() && last == Some(HEADERS)
-}
-
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    /// The first frame of these bytes, if it is whole.
-    fn first_of(bytes: &'a [u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
-        let [a, b, c, kind, flags, stream @ ..] = *head;
-        let payload = rest.get(..usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?)?;
-        Some(Self { kind, flags, stream: u32::from_be_bytes(stream) & !(1 << 31), payload })
-    }
-
-    fn length(&self) -> usize {
-        HEAD + self.payload.len()
-    }
-
-    fn number(&self) -> i64 {
-        self.payload.first_chunk().map_or(0, |four| i64::from(u32::from_be_bytes(*four)))
-    }
-}
+/// Room for what is read at once, and a frame that is not whole.
+const ROOM: usize = 8 * FRAME;
+/// Who neither says nor takes anything for so long is not waited for.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(30));
 
 /// How a question ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answered {
+    /// The message is one that allows.
     Allowed,
+    /// It is another one, or there is none.
     Otherwise,
 }
 
@@ -139,6 +49,14 @@ struct Asked {
     name: usize,
 }
 
+/// A question of which something is still to be sent.
+struct Unsent {
+    stream: u32,
+    question: Message,
+    /// What its stream was granted beyond the first window, less what was sent.
+    granted: i64,
+}
+
 trait Socket: Read + Write {}
 impl<S: Read + Write> Socket for S {}
 
@@ -146,14 +64,14 @@ impl<S: Read + Write> Socket for S {}
 pub struct Connection {
     socket: Box<dyn Socket>,
     script: Script,
-    /// What was read and is no whole frame yet.
-    input: Vec<u8>,
+    /// What was read and is no whole frame yet: so much of the room.
+    input: Box<[u8]>,
+    filled: usize,
     /// What is to be written.
     output: Vec<u8>,
     next: u32,
     asked: Vec<Asked>,
-    /// Questions of which something is still to be sent, and what their streams were granted beyond the first window.
-    unsent: VecDeque<(u32, Message, i64)>,
+    unsent: VecDeque<Unsent>,
     /// What may be sent on the connection, on a new stream, and in one frame.
     window: i64,
     of_streams: i64,
@@ -170,12 +88,14 @@ impl Connection {
         let socket: Box<dyn Socket> = match target.strip_prefix("unix:") {
             Some(path) => {
                 let socket = UnixStream::connect(path)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_read_timeout(PATIENCE)?;
+                socket.set_write_timeout(PATIENCE)?;
                 Box::new(socket)
             }
             None => {
                 let socket = TcpStream::connect(target)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
+                socket.set_read_timeout(PATIENCE)?;
+                socket.set_write_timeout(PATIENCE)?;
                 socket.set_nodelay(true)?;
                 Box::new(socket)
             }
@@ -183,7 +103,8 @@ impl Connection {
         let script = Script::of_h2()?;
         let mut connection = Self {
             socket,
-            input: Vec::with_capacity(8 * FRAME),
+            input: vec![0; ROOM].into(),
+            filled: 0,
             output: script.opening.clone(),
             script,
             next: 1,
@@ -211,7 +132,7 @@ impl Connection {
         head(&mut self.output, lines.len(), HEADERS, END_HEADERS, stream);
         self.output.extend_from_slice(lines);
         self.asked.push(Asked { stream, allowed: false, name });
-        self.unsent.push_back((stream, question, 0));
+        self.unsent.push_back(Unsent { stream, question, granted: 0 });
         self.send()
     }
 
@@ -222,21 +143,24 @@ impl Connection {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        while let Some((stream, question, granted)) = self.unsent.front_mut() {
-            let left = question.remaining();
-            let may = usize::try_from(self.window.min(self.of_streams + *granted)).unwrap_or_default();
+        let mut begun = false;
+        while let Some(first) = self.unsent.front_mut() {
+            let left = first.question.remaining();
+            let may = usize::try_from(self.window.min(self.of_streams + first.granted)).unwrap_or_default();
             let count = left.min(may).min(self.frame);
             if count == 0 {
+                if begun {
+                    self.unsent.rotate_left(1);
+                }
                 break;
             }
-            head(&mut self.output, count, DATA, if count == left { END_STREAM } else { 0 }, *stream);
-            let begin = self.output.len();
-            self.output.resize(begin + count, 0);
-            question.copy_to_slice(&mut self.output[begin..]);
+            head(&mut self.output, count, DATA, if count == left { END_STREAM } else { 0 }, first.stream);
+            self.output.put((&mut first.question).take(count));
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.window -= count;
-            *granted -= count;
-            if !question.has_remaining() {
+            first.granted -= count;
+            begun = first.question.has_remaining();
+            if !begun {
                 self.unsent.pop_front();
             }
             if self.output.len() >= BATCH {
@@ -254,83 +178,101 @@ impl Connection {
 
     /// Reads what has come, with one call, and says what was answered.
     pub fn read(&mut self, mut answered: impl FnMut(usize, Answered)) -> Result<(), Box<dyn Error>> {
-        let begin = self.input.len();
-        self.input.resize(self.input.capacity().max(begin + FRAME), 0);
-        let read = self.socket.read(&mut self.input[begin..])?;
-        self.input.truncate(begin + read);
+        let read = self.socket.read(&mut self.input[self.filled..])?;
         if read == 0 {
             return Err("the server closed the connection".into());
         }
+        self.filled += read;
         let input = std::mem::take(&mut self.input);
-        let mut rest = input.as_slice();
+        let mut rest = &input[..self.filled];
         while let Some(frame) = Frame::first_of(rest) {
             rest = &rest[frame.length()..];
             self.heed(&frame, &mut answered)?;
         }
-        let whole = input.len() - rest.len();
+        let whole = self.filled - rest.len();
         self.input = input;
-        self.input.drain(..whole);
+        self.input.copy_within(whole..self.filled, 0);
+        self.filled -= whole;
         Ok(())
     }
 
     fn heed(&mut self, frame: &Frame<'_>, answered: &mut impl FnMut(usize, Answered)) -> Result<(), Box<dyn Error>> {
-        let at = self.asked.iter().position(|asked| asked.stream == frame.stream);
         match frame.kind {
-            DATA => {
-                if let Some(at) = at {
-                    self.asked[at].allowed = allows(frame.payload);
-                }
-                self.taken += frame.payload.len();
-                if self.taken >= GRANT {
-                    head(&mut self.output, 4, WINDOW_UPDATE, 0, 0);
-                    self.output.extend_from_slice(&u32::try_from(self.taken)?.to_be_bytes());
-                    self.taken = 0;
-                }
-            }
-            SETTINGS if frame.flags & ACK == 0 => {
-                for setting in frame.payload.chunks_exact(6) {
-                    let (name, value) = (u16::from_be_bytes([setting[0], setting[1]]), &setting[2..]);
-                    let value = value.first_chunk().map_or(0, |four| u32::from_be_bytes(*four));
-                    match name {
-                        HEADER_TABLE_SIZE => return Err("a table of header lines of another size".into()),
-                        INITIAL_WINDOW_SIZE => self.of_streams = value.into(),
-                        MAX_FRAME_SIZE => self.frame = usize::try_from(value)?,
-                        _ => {}
-                    }
-                }
-                head(&mut self.output, 0, SETTINGS, ACK, 0);
-                self.greeted = true;
-            }
-            PING if frame.flags & ACK == 0 => {
+            DATA => self.take(frame)?,
+            SETTINGS if !frame.has(ACK) => self.learn(frame)?,
+            PING if !frame.has(ACK) => {
                 head(&mut self.output, frame.payload.len(), PING, ACK, 0);
                 self.output.extend_from_slice(frame.payload);
             }
             WINDOW_UPDATE if frame.stream == 0 => self.window += frame.number(),
             WINDOW_UPDATE => {
-                if let Some((.., granted)) = self.unsent.iter_mut().find(|(stream, ..)| *stream == frame.stream) {
-                    *granted += frame.number();
+                if let Some(unsent) = self.unsent.iter_mut().find(|unsent| unsent.stream == frame.stream) {
+                    unsent.granted += frame.number();
                 }
             }
             GOAWAY => return Err("the server wants no more".into()),
             _ => {}
         }
-        let ended = matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
-        if let Some(at) = at.filter(|_| ended || frame.kind == RST_STREAM) {
-            let Asked { allowed, name, .. } = self.asked.swap_remove(at);
-            answered(name, if ended && allowed { Answered::Allowed } else { Answered::Otherwise });
+        let ended = matches!(frame.kind, DATA | HEADERS) && frame.has(END_STREAM);
+        if ended || frame.kind == RST_STREAM {
+            self.end(frame.stream, ended, answered);
         }
         Ok(())
     }
+
+    /// Looks at an answer, and lets the server go on.
+    fn take(&mut self, frame: &Frame<'_>) -> Result<(), Box<dyn Error>> {
+        if frame.has(PADDED) {
+            return Err("a frame with padding".into());
+        }
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.stream == frame.stream) {
+            asked.allowed = allows(frame.payload);
+        }
+        self.taken += frame.payload.len();
+        if self.taken >= GRANT {
+            number(&mut self.output, WINDOW_UPDATE, 0, u32::try_from(self.taken)?);
+            self.taken = 0;
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, frame: &Frame<'_>) -> Result<(), Box<dyn Error>> {
+        for (name, value) in frame.settings() {
+            match name {
+                HEADER_TABLE_SIZE => return Err("a table of header lines of another size".into()),
+                MAX_CONCURRENT_STREAMS if value < MOST_STREAMS => {
+                    return Err("fewer streams than may be asked for".into());
+                }
+                INITIAL_WINDOW_SIZE => self.of_streams = value.into(),
+                MAX_FRAME_SIZE => self.frame = usize::try_from(value)?,
+                _ => {}
+            }
+        }
+        head(&mut self.output, 0, SETTINGS, ACK, 0);
+        self.greeted = true;
+        Ok(())
+    }
+
+    fn end(&mut self, stream: u32, well: bool, answered: &mut impl FnMut(usize, Answered)) {
+        if let Some(at) = self.unsent.iter().position(|unsent| unsent.stream == stream) {
+            // The answer came before the end of the question, which is of no use any more.
+            self.unsent.remove(at);
+            if well {
+                number(&mut self.output, RST_STREAM, stream, CANCEL);
+            }
+        }
+        if let Some(at) = self.asked.iter().position(|asked| asked.stream == stream) {
+            let Asked { allowed, name, .. } = self.asked.swap_remove(at);
+            answered(name, if well && allowed { Answered::Allowed } else { Answered::Otherwise });
+        }
+    }
 }
 
-fn head(output: &mut Vec<u8>, length: usize, kind: u8, flags: u8, stream: u32) {
-    let [_, a, b, c] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
-    output.extend_from_slice(&[a, b, c, kind, flags]);
-    output.extend_from_slice(&stream.to_be_bytes());
-}
+/// As many as a load may have under way.
+pub const MOST_STREAMS: u32 = 100;
 
-/// Whether an answer, in one frame, is a status of zero and then an `OkHttpResponse`. Fields in another order would be taken for
-/// a denial, which ends a load, and not the other way round.
+/// Whether a message, in one frame, is a status of zero and then an `OkHttpResponse`. Fields in another order are taken for
+/// something else, which ends a load.
 fn allows(answer: &[u8]) -> bool {
     const OK_RESPONSE: u8 = 3 << 3 | 2;
     // Zero may be written, or left out.

@@ -13,7 +13,7 @@
 use bench::{
     deliveries::Deliveries,
     grpc::Questions,
-    http2::{Answered, Connection},
+    http2::{Answered, Connection, MOST_STREAMS},
     process::Family,
     tally::{Tally, WARM_UP},
 };
@@ -41,6 +41,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         Some(file) => Deliveries::with(body, &std::fs::read_to_string(file)?)?,
         None => Deliveries::new(body),
     };
+    if u32::try_from(streams)? > MOST_STREAMS {
+        return Err("more streams than every server takes".into());
+    }
     let questions = Questions::about(deliveries);
     let (mut connection, tally, mut wrong) = (Connection::new(target)?, Tally::default(), 0);
     let over = Arc::new(AtomicBool::new(false));
@@ -48,11 +51,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut idle: Vec<usize> = (0..streams).collect();
     let (server, warm) = (Family::of(pid), Instant::now() + WARM_UP);
     let mut before = None;
-    // A server of which a hundred answers are wrong is asked no more.
+    // A server of which more than a hundred answers are wrong is asked no more.
     while wrong <= 100 {
         for stream in idle.drain(..) {
+            let question = questions.question(tally.number());
             begun[stream] = Instant::now();
-            connection.ask(stream, questions.question(tally.number()))?;
+            connection.ask(stream, question)?;
         }
         connection.flush()?;
         connection.read(|stream, answer| {

@@ -2,15 +2,16 @@
 //!
 //!     probe TARGET [BODY SIGNATURES]
 //!
-//! BODY and SIGNATURES are as `load` takes them.
+//! BODY and SIGNATURES are as `load` takes them. Both are asked twice: as any client asks, whose answers are read in full and
+//! told, and as `load` does, which has to come to the same.
 
 use bench::{
     deliveries::Deliveries,
-    grpc::{Questions, ask, connect},
+    grpc::{Answer, Questions, ask, connect},
+    http2::{Answered, Connection},
 };
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (target, deliveries) = match arguments.as_slice() {
         [target] => (target, Deliveries::new(0)),
@@ -18,14 +19,27 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         _ => return Err("usage: probe TARGET [BODY SIGNATURES]".into()),
     };
     let questions = Questions::about(deliveries);
-    tokio::task::LocalSet::new()
-        .run_until(async {
-            let mut sender = connect(target).await?;
-            // Numbers that no load comes to, unless signatures were made beforehand: then a server is probed or loaded, not both.
-            let right = ask(&mut sender, questions.question(u64::MAX)).await?;
-            let wrong = ask(&mut sender, questions.with_the_signature_of(u64::MAX, u64::MAX - 1)).await?;
-            println!(r#"{{"right":"{right}","wrong":"{wrong}"}}"#);
-            Ok(())
-        })
-        .await
+    // Numbers that no load comes to, unless signatures were made beforehand: then a server is probed or loaded, not both.
+    let right = |number| questions.question(u64::MAX - number);
+    let wrong = |number| questions.with_the_signature_of(u64::MAX, u64::MAX - number);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let told = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let mut sender = connect(target).await?;
+        Ok::<_, Box<dyn std::error::Error>>([ask(&mut sender, right(0)).await?, ask(&mut sender, wrong(1)).await?])
+    })?;
+    let mut connection = Connection::new(target)?;
+    for (question, told) in [right(2), wrong(3)].into_iter().zip(&told) {
+        connection.ask(0, question)?;
+        connection.flush()?;
+        let mut seen = None;
+        while seen.is_none() {
+            connection.read(|_, answer| seen = Some(answer == Answered::Allowed))?;
+        }
+        if seen != Some(*told == Answer::Allowed) {
+            return Err(format!("a load would not see that the answer is {told}").into());
+        }
+    }
+    let [right, wrong] = told;
+    println!(r#"{{"right":"{right}","wrong":"{wrong}"}}"#);
+    Ok(())
 }

@@ -346,12 +346,12 @@ fn warn(path: &Path, warnings: &[Problem]) {
 /// Has glibc's allocator keep what bodies were in for the next ones. When 128 KiB are free at the end of its memory it gives them
 /// back, and the system clears pages for the next body: a fifth of what checks of 256 KiB cost. What it learns from is the
 /// longest piece that was mapped for itself and freed (`M_MMAP_THRESHOLD` in mallopt(3)): shorter ones are not mapped any
-/// more, and nothing is given back until twice that is free. Three megabytes are room for the bodies that one connection
-/// brings at once, and longer bodies teach it more, as they always did. With another allocator, a few pages of address space
-/// that nobody touches.
+/// more, and nothing is given back until twice that is free. So up to six megabytes stay free at the end of each arena, of which
+/// a thread has one, enough for some twenty bodies of 256 KiB; longer bodies teach it more, as they always did. With another
+/// allocator it is twelve megabytes of address space for a moment.
 ///
-/// After a start, which leaves much behind that is not needed again; the first piece may be found in that, and is held for as
-/// long as it takes to have others mapped.
+/// It comes after a start, which leaves much behind that is not needed again. Pieces for which there is room in that are not
+/// mapped and teach nothing: hence four, all held at once.
 fn keep_room_for_bodies() {
     drop(std::hint::black_box([(); 4].map(|()| Vec::<u8>::with_capacity(3 << 20))));
 }

@@ -119,7 +119,7 @@ class Program:
         return int(status.partition("VmHWM:")[2].split()[0]) << 10
 
     def minor_faults(self):
-        """How many pages the system had to give it so far that were in no need to be read from a disk."""
+        """How many page faults it had so far that needed no disk."""
         fields = pathlib.Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
         return int(fields[7])
 

@@ -11,12 +11,11 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes that are read at once: all that a turn is for. Over TCP a read is also what has the kernel tell the other end that
-/// there is room again, which costs as much as the read, and wakes whoever waits for it.
-const ROOM: usize = TURN;
 /// HTTP/2 asks for so many bytes when a long frame is on its way, which is then read to where it belongs.
 const LONG: usize = 12 << 10;
-/// Bytes that one connection may bring before the others have their turn.
+/// Bytes that one connection may bring before the others have their turn; the rest of a long frame may come on top. As many are
+/// read at once: over TCP a read is also what has the kernel tell the other end that there is room again, which costs as much
+/// as the read, and wakes whoever waits for it.
 const TURN: usize = 128 << 10;
 
 thread_local! {
@@ -85,10 +84,10 @@ impl<C: AsyncRead + Unpin> Gathering<C> {
             self.room = SPARE.take();
             // The first time on this thread, and where another connection holds the spare one.
             if self.room.is_empty() {
-                self.room = vec![0; ROOM];
+                self.room = vec![0; TURN];
             }
         }
-        let left = TURN.saturating_sub(self.turn).min(ROOM);
+        let left = TURN.saturating_sub(self.turn);
         let mut room = ReadBuf::new(self.room.get_mut(..left).unwrap_or_default());
         let count = ready!(read(&mut self.connection, context, &mut room, &mut self.turn))?;
         (self.begin, self.end) = (0, count);
@@ -198,7 +197,7 @@ mod tests {
         assert_eq!(reading.room.capacity(), 0);
         near.write_all(&[7; 1500]).await.unwrap();
         assert!(look(&mut reading, &mut nobody));
-        assert_eq!(reading.room.len(), ROOM, "500 bytes are in it");
+        assert_eq!(reading.room.len(), TURN, "500 bytes are in it");
         assert!(look(&mut reading, &mut nobody));
         assert!(!look(&mut reading, &mut nobody));
         assert_eq!(reading.room.capacity(), 0);

@@ -36,7 +36,7 @@ class Signed:
     # As the configuration calls it; without, they are GitHub's, which the load makes itself.
     algorithm: str = ""
     form: str = ""
-    # How many are made beforehand: more than anything answers in a second and the time before.
+    # How many are made beforehand: more than hookwarden answers in a second and the time before. The no-op begins again.
     count: int = 0
 
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import statistics
 
 import pytest
 
@@ -172,12 +173,14 @@ def test_an_endpoints_own_limit(stack):
 def test_bodies_have_the_room_of_those_before(own_stack, figure):
     """Memory that is given back after every body is cleared by the system for the next one, page by page."""
     together, size = 12, 256 << 10
-    first, second, *rounds = [[own_stack.sign("github", os.urandom(size)) for _ in range(together)] for _ in range(7)]
+    rounds = [[own_stack.sign("github", os.urandom(size)) for _ in range(together)] for _ in range(8)]
+    given = []
     with concurrent.futures.ThreadPoolExecutor(together) as pool:
-        check = lambda requests: {response.status for response in pool.map(lambda request: send(own_stack, request), requests)}
-        assert check(first) | check(second) == {200}
-        before = own_stack.hookwarden.minor_faults()
-        assert set().union(*map(check, rounds)) == {200}
-    given = (own_stack.hookwarden.minor_faults() - before) / (together * len(rounds))
-    figure(f"pages given for a body of 64 pages, {together} at once: {given:.1f}")
-    assert given < 10
+        for requests in rounds:
+            before = own_stack.hookwarden.minor_faults()
+            assert {response.status for response in pool.map(lambda request: send(own_stack, request), requests)} == {200}
+            given.append((own_stack.hookwarden.minor_faults() - before) / together)
+    # More than ever before may be there at once in any round, but not in most of them.
+    usual = statistics.median(given)
+    figure(f"page faults for a body of 64 pages, {together} at once: {usual:.1f}")
+    assert usual < 10

@@ -3,7 +3,7 @@
 //!
 //! What it says of itself and its header lines were said by the h2 crate, into a buffer. Of an answer it sees whether the
 //! message allows; status and trailers it does not read, and `probe` asks in both ways. Questions are sent as Envoy sends
-//! them: one after the other as long as the server takes them, and the one that it cuts short goes on after the others.
+//! them: one after the other as long as the server takes them, and one that it cuts short goes on after those that wait.
 
 mod frame;
 mod script;
@@ -116,7 +116,7 @@ impl Connection {
             taken: 0,
             greeted: false,
         };
-        // Its windows are known before anything is asked.
+        // What a stream may bring is known before anything is asked.
         connection.flush()?;
         while !connection.greeted {
             connection.read(|_, _| {})?;
@@ -143,25 +143,27 @@ impl Connection {
     }
 
     fn send(&mut self) -> io::Result<()> {
-        let mut begun = false;
-        while let Some(first) = self.unsent.front_mut() {
-            let left = first.question.remaining();
-            let may = usize::try_from(self.window.min(self.of_streams + first.granted)).unwrap_or_default();
+        let mut at = 0;
+        while self.window > 0
+            && let Some(unsent) = self.unsent.get_mut(at)
+        {
+            let left = unsent.question.remaining();
+            let may = usize::try_from(self.window.min(self.of_streams + unsent.granted)).unwrap_or_default();
             let count = left.min(may).min(self.frame);
             if count == 0 {
-                if begun {
-                    self.unsent.rotate_left(1);
-                }
-                break;
+                at += 1;
+                continue;
             }
-            head(&mut self.output, count, DATA, if count == left { END_STREAM } else { 0 }, first.stream);
-            self.output.put((&mut first.question).take(count));
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.window -= count;
-            first.granted -= count;
-            begun = first.question.has_remaining();
-            if !begun {
-                self.unsent.pop_front();
+            head(&mut self.output, count, DATA, if count == left { END_STREAM } else { 0 }, unsent.stream);
+            self.output.put((&mut unsent.question).take(count));
+            let sent = i64::try_from(count).unwrap_or(i64::MAX);
+            self.window -= sent;
+            unsent.granted -= sent;
+            if count == left {
+                self.unsent.remove(at);
+            } else if self.window == 0 {
+                let cut_short = self.unsent.remove(at);
+                self.unsent.extend(cut_short);
             }
             if self.output.len() >= BATCH {
                 self.write()?;
@@ -185,15 +187,21 @@ impl Connection {
         self.filled += read;
         let input = std::mem::take(&mut self.input);
         let mut rest = &input[..self.filled];
-        while let Some(frame) = Frame::first_of(rest) {
+        let mut heeded = Ok(());
+        while heeded.is_ok()
+            && let Some(frame) = Frame::first_of(rest)
+        {
             rest = &rest[frame.length()..];
-            self.heed(&frame, &mut answered)?;
+            heeded = self.heed(&frame, &mut answered);
         }
         let whole = self.filled - rest.len();
         self.input = input;
         self.input.copy_within(whole..self.filled, 0);
         self.filled -= whole;
-        Ok(())
+        if self.filled == ROOM {
+            return Err("a longer frame than may be".into());
+        }
+        heeded
     }
 
     fn heed(&mut self, frame: &Frame<'_>, answered: &mut impl FnMut(usize, Answered)) -> Result<(), Box<dyn Error>> {

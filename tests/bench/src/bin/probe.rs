@@ -30,9 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut connection = Connection::new(target)?;
     for (question, told) in [right(2), wrong(3)].into_iter().zip(&told) {
         connection.ask(0, question)?;
-        connection.flush()?;
         let mut seen = None;
         while seen.is_none() {
+            connection.flush()?;
             connection.read(|_, answer| seen = Some(answer == Answered::Allowed))?;
         }
         if seen != Some(*told == Answer::Allowed) {

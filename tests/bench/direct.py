@@ -55,15 +55,17 @@ def signatures(options, directory):
     yield "|---|---|---|---|---|---|"
     verdicts = []
     for signed in SIGNED:
-        given, configuration, verify = (), bench.CONFIGURATION, (signed.name, signed.size, options.seconds, "-", measure.SECRET)
+        given, discerned, configuration = (), (), bench.CONFIGURATION
+        verify = (signed.name, signed.size, options.seconds, "-", measure.SECRET)
         if signed.algorithm:
             file = fresh(directory, ".signatures")
             key = measure.said("signatures", "make", signed.name, signed.size, signed.count, file).strip()
             endpoint = ENDPOINT.format(algorithm=signed.algorithm, form=signed.form, key=key).lstrip("\n")
             configuration = bench.CONFIGURATION.partition("  github:")[0] + endpoint
-            given, verify = (file,), (signed.name, signed.size, options.seconds, file, key)
+            given, discerned = (file,), (signed.size, file)
+            verify = (signed.name, signed.size, options.seconds, file, key)
         with bench.server("product", SETTING[0], directory, configuration) as (_, target):
-            measure.discerns(target, *((signed.size, *given) if given else ()))
+            measure.discerns(target, *discerned)
         runs = {kind: [] for kind in KINDS}
         bare = []
         setting = (SETTING[0], signed.size, SETTING[2])

@@ -1,4 +1,7 @@
-//! A request while it is being made: whatever a scheme looks at is put in, and then signed.
+//! A request while it is being made: whatever a scheme looks at is put in, and then signed. Tokens that say much have a room of
+//! their own.
+
+mod web_token;
 
 use super::{Make, PrivateKey};
 use crate::{
@@ -11,11 +14,9 @@ use crate::{
     received::{Place, Received},
     scheme::{
         Scheme,
-        algorithm::Algorithm,
         canonical::xml_text,
         encoding::Encoding,
         http_signature::{HttpSignature, SignatureHeader, render_parameters},
-        jwt::{Issuer, Jwt, TokenPlace},
         key_ring::{KeyId, KeyRing},
         listed_headers::List,
         mac::MacKey,
@@ -358,97 +359,6 @@ impl Draft<'_> {
             TokenSource::At { place, auth_scheme: None } => self.put(place, &text),
             TokenSource::EachJson(pointer) => self.put(&Place::Json(pointer.replace('*', "0")), &text),
         }
-    }
-
-    fn issue(&mut self, jwt: &Jwt) -> anyhow::Result<()> {
-        let refused =
-            |rejection: crate::decision::Rejection| anyhow!("the request cannot be signed: {}", rejection.as_str());
-        let saved = self.saved()?;
-        let delivery = saved.delivery(None);
-        let received = Received::new(&delivery, &self.body);
-        let text = |claim: &crate::scheme::jwt::Claim| {
-            let wanted = claim.wanted(&received).map_err(refused)?;
-            let bytes = wanted.into_iter().next().ok_or_else(|| anyhow!("a claim has no value"))?;
-            String::from_utf8(bytes).context("a claim is not text")
-        };
-        let mut header = serde_json::json!({});
-        let alg = match &jwt.issuer {
-            Issuer::Mac(hashes) => hashes.first().and_then(|(hash, _)| hash.jws_name()),
-            Issuer::PrivateKey { algorithms, .. } => algorithms.first().and_then(|a| a.jws_name()),
-            Issuer::Chain { .. } => bail!("this scheme's tokens carry a chain of certificates, which is not made here"),
-        };
-        put(&mut header, "/alg", Value::from(alg));
-        if let Issuer::PrivateKey { keys, .. } = &jwt.issuer
-            && let Some(id) = self.key_id(keys)
-        {
-            put(&mut header, "/kid", Value::String(id));
-        }
-        for claim in &jwt.header {
-            put(&mut header, &claim.pointer, Value::String(text(claim)?));
-        }
-        if let Some(rule) = &jwt.listed_headers
-            && let List::Protected(name) = &rule.list
-        {
-            put(&mut header, &format!("/{name}"), Value::String(rule.required.join(&rule.separator)));
-        }
-        let mut payload = serde_json::json!({ "iat": self.now.wall.0, "exp": self.now.wall.0.saturating_add(300) });
-        for claim in &jwt.claims {
-            put(&mut payload, &claim.pointer, Value::String(text(claim)?));
-        }
-        if let Some(rule) = &jwt.body_digest {
-            let digest = rule.encoding.encode(rule.hash.of(&self.body).bytes());
-            put(&mut payload, &rule.pointer, Value::String(digest));
-        }
-        if matches!(jwt.source, TokenPlace::Body) && !self.body.is_empty() {
-            put(&mut payload, "/data", Value::String(String::from_utf8_lossy(&self.body).into_owned()));
-        }
-        let base64 = |bytes: &[u8]| Encoding::Base64Url.encode(bytes);
-        let mut head = base64(header.to_string().as_bytes());
-        let payload = match &jwt.detached {
-            None => base64(payload.to_string().as_bytes()),
-            Some(content) => {
-                let listed = jwt.listed_headers.as_ref().map(|rule| (rule, rule.required.join(&rule.separator)));
-                for name in listed.iter().flat_map(|(rule, _)| &rule.required) {
-                    if !self.has(name) {
-                        let value = self.now.wall.0.to_string();
-                        return self.with_header(name, value, |draft| draft.issue(jwt));
-                    }
-                }
-                let listed_headers = listed.as_ref().map(|(rule, list)| (*rule, list.as_str()));
-                let inputs = Inputs { listed_headers, ..Inputs::default() };
-                base64(&content.resolve(&received, inputs).map_err(refused)?.concat())
-            }
-        };
-        let input = format!("{head}.{payload}");
-        let signature = match &jwt.issuer {
-            Issuer::Mac(hashes) => {
-                let (_, keys) = hashes.first().ok_or_else(|| anyhow!("the scheme has no hash"))?;
-                self.key(keys)?.value.tag(&[input.as_bytes().into()]).bytes().to_vec()
-            }
-            Issuer::PrivateKey { algorithms, .. } => {
-                let algorithm: Algorithm = *algorithms.first().ok_or_else(|| anyhow!("the scheme has no algorithm"))?;
-                self.private_key()?.sign(algorithm, input.as_bytes())?
-            }
-            Issuer::Chain { .. } => Vec::new(),
-        };
-        let shown = if jwt.detached.is_some() { "" } else { payload.as_str() };
-        head.push_str(&format!(".{shown}.{}", base64(&signature)));
-        match &jwt.source {
-            TokenPlace::Body => self.body = head.into_bytes(),
-            TokenPlace::At(place, None) => self.put(place, &head)?,
-            TokenPlace::At(place, Some(word)) => self.put(place, &format!("{word} {head}"))?,
-        }
-        Ok(())
-    }
-
-    fn with_header(
-        &mut self,
-        name: &str,
-        value: String,
-        then: impl FnOnce(&mut Self) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        self.set(name, value);
-        then(self)
     }
 
     fn sign_http(&mut self, scheme: &HttpSignature) -> anyhow::Result<()> {

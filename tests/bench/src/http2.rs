@@ -24,6 +24,8 @@ use std::{
     time::Duration,
 };
 
+/// As many as a load may have under way.
+pub const MOST_STREAMS: u32 = 100;
 /// Bytes of answers after which the server may send as many again: half of what it may send at first.
 const GRANT: usize = 4 << 20;
 /// Bytes that are written at once, as by the h2 crate: a server has something to do while the next ones are being made.
@@ -275,9 +277,6 @@ impl Connection {
         }
     }
 }
-
-/// As many as a load may have under way.
-pub const MOST_STREAMS: u32 = 100;
 
 /// Whether a message, in one frame, is a status of zero and then an `OkHttpResponse`. Fields in another order are taken for
 /// something else, which ends a load.

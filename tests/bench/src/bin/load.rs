@@ -71,11 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 tally.begin();
                 if seconds.is_none() {
                     println!("under way");
-                    let over = Arc::clone(&over);
-                    std::thread::spawn(move || {
-                        std::io::stdin().read_to_end(&mut Vec::new()).ok();
-                        over.store(true, Ordering::Relaxed);
-                    });
+                    once_nobody_writes(&over);
                 }
             }
             (Some((_, begun)), Some(seconds)) if now - begun >= seconds => break,
@@ -91,4 +87,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         measured.count, measured.p50, measured.p99,
     );
     Ok(())
+}
+
+/// Says so when the standard input has ended.
+fn once_nobody_writes(over: &Arc<AtomicBool>) {
+    let over = Arc::clone(over);
+    std::thread::spawn(move || {
+        std::io::stdin().read_to_end(&mut Vec::new()).ok();
+        over.store(true, Ordering::Relaxed);
+    });
 }

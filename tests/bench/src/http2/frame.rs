@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113, sections 4 and 6).
+//! Frames of HTTP/2 (RFC 9113, sections 4 and 6), as bytes. What is said with them is not told here.
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;

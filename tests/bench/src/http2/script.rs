@@ -1,4 +1,4 @@
-//! What a client says whose questions are all of one kind, as the h2 crate says it.
+//! What a client says whose questions are all of one kind, as the h2 crate says it. No socket is touched here.
 
 use super::frame::{FRAME, Frame, HEADERS, PREFACE};
 use crate::grpc::{call, handshake};
